@@ -1,0 +1,1 @@
+//! Attention: additive, Luong, multi-head, sliding-window and linear.

@@ -1,0 +1,213 @@
+//! How architectures are listed, configured and built by name.
+
+use std::marker::PhantomData;
+
+use candle_core::{DType, Device};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::{Cost, Error, Init, Result, SequenceModel, Stream};
+
+/// What a model is built with besides its own configuration.
+#[derive(Debug, Clone)]
+pub struct BuildContext {
+    /// Type of the parameters.
+    pub dtype: DType,
+    /// Device of the parameters.
+    pub device: Device,
+    /// Initialiser.
+    pub init: Init,
+    /// Where the initial values come from; each parameter has its own stream below this one.
+    pub stream: Stream,
+}
+
+impl BuildContext {
+    /// PyTorch's initialiser on the CPU.
+    pub fn cpu(dtype: DType, seed: u64) -> Self {
+        Self {
+            dtype,
+            device: Device::Cpu,
+            init: Init::default(),
+            stream: Stream::new(seed, "init"),
+        }
+    }
+}
+
+/// Name and meaning of one option of an architecture.
+#[derive(Debug, Clone, Copy)]
+pub struct OptionDoc {
+    /// The key in an experiment file or `--config`.
+    pub name: &'static str,
+    /// What it does, with its values.
+    pub help: &'static str,
+}
+
+/// Configuration of an architecture; its fields are the options that users set.
+///
+/// Implementations derive `Serialize` and `Deserialize` with `deny_unknown_fields` and `default`.
+/// All have `input_size` and `hidden_size`.
+pub trait ModelConfig: Serialize + DeserializeOwned + Default + Send + Sync + 'static {
+    /// One line for each field.
+    const OPTIONS: &'static [OptionDoc];
+
+    /// Checks that a model can be built.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for the first option that is wrong.
+    fn validate(&self) -> Result<()>;
+
+    /// Builds the model.
+    fn build(&self, context: &BuildContext) -> Result<Box<dyn SequenceModel>>;
+
+    /// Cost of the model, without building it.
+    fn cost(&self, batch: usize, seq_len: usize) -> Cost;
+}
+
+/// An architecture in the registry: a named configuration type.
+pub trait Architecture: Send + Sync {
+    /// The `--arch` name.
+    fn name(&self) -> &'static str;
+
+    /// What it is, with the paper that defines it.
+    fn summary(&self) -> &'static str;
+
+    /// Options that can be set, with their defaults, in order.
+    fn options(&self) -> Vec<(OptionDoc, Value)>;
+
+    /// All options with `given` over the defaults, checked.
+    ///
+    /// # Errors
+    /// [`Error::UnknownOption`] or [`Error::Option`].
+    fn resolve(&self, given: &Map<String, Value>) -> Result<Map<String, Value>>;
+
+    /// Builds the model from options.
+    fn build(
+        &self,
+        given: &Map<String, Value>,
+        context: &BuildContext,
+    ) -> Result<Box<dyn SequenceModel>>;
+
+    /// Cost of the model from options, without building it.
+    fn cost(&self, given: &Map<String, Value>, batch: usize, seq_len: usize) -> Result<Cost>;
+}
+
+/// A registry line: a name for a configuration type, or for one variant of it.
+pub struct Entry<C> {
+    name: &'static str,
+    summary: &'static str,
+    fixed: &'static [&'static str],
+    preset: fn(&mut C),
+    config: PhantomData<fn() -> C>,
+}
+
+impl<C: ModelConfig> Entry<C> {
+    /// The configuration with its own defaults.
+    pub const fn new(name: &'static str, summary: &'static str) -> Self {
+        Self::variant(name, summary, &[], |_| {})
+    }
+
+    /// A variant: `preset` changes the defaults; the options in `fixed` then belong to the name and
+    /// can no longer be set.
+    pub const fn variant(
+        name: &'static str,
+        summary: &'static str,
+        fixed: &'static [&'static str],
+        preset: fn(&mut C),
+    ) -> Self {
+        Self { name, summary, fixed, preset, config: PhantomData }
+    }
+
+    fn docs(&self) -> impl Iterator<Item = OptionDoc> {
+        C::OPTIONS.iter().copied().filter(|doc| !self.fixed.contains(&doc.name))
+    }
+
+    fn defaults(&self) -> Result<Map<String, Value>> {
+        let mut config = C::default();
+        (self.preset)(&mut config);
+        to_map(&config)
+    }
+
+    fn config(&self, given: &Map<String, Value>) -> Result<C> {
+        let mut options = self.defaults()?;
+        // One key at a time: a wrong value is then reported under its name.
+        for (key, value) in given {
+            // `arch` may stand in a configuration that names its own architecture.
+            if self.fixed.contains(&key.as_str()) && options.get(key) == Some(value) {
+                continue;
+            }
+            if !self.docs().any(|doc| doc.name == key) {
+                return Err(Error::UnknownOption {
+                    architecture: self.name.to_owned(),
+                    option: key.clone(),
+                    known: self.docs().map(|doc| doc.name.to_owned()).collect(),
+                });
+            }
+            options.insert(key.clone(), value.clone());
+            serde_json::from_value::<C>(Value::Object(options.clone()))
+                .map_err(|error| Error::option(key, error.to_string()))?;
+        }
+        let config: C = serde_json::from_value(Value::Object(options))
+            .map_err(|error| Error::option(self.name, error.to_string()))?;
+        config.validate()?;
+        Ok(config)
+    }
+}
+
+fn to_map<C: Serialize>(config: &C) -> Result<Map<String, Value>> {
+    match serde_json::to_value(config) {
+        Ok(Value::Object(map)) => Ok(map),
+        Ok(other) => Err(Error::option("config", format!("{other} is not a table of options"))),
+        Err(error) => Err(Error::option("config", error.to_string())),
+    }
+}
+
+impl<C: ModelConfig> Architecture for Entry<C> {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn summary(&self) -> &'static str {
+        self.summary
+    }
+
+    fn options(&self) -> Vec<(OptionDoc, Value)> {
+        let defaults = self.defaults().unwrap_or_default();
+        self.docs()
+            .map(|doc| (doc, defaults.get(doc.name).cloned().unwrap_or(Value::Null)))
+            .collect()
+    }
+
+    fn resolve(&self, given: &Map<String, Value>) -> Result<Map<String, Value>> {
+        to_map(&self.config(given)?)
+    }
+
+    fn build(
+        &self,
+        given: &Map<String, Value>,
+        context: &BuildContext,
+    ) -> Result<Box<dyn SequenceModel>> {
+        context.init.validate()?;
+        self.config(given)?.build(context)
+    }
+
+    fn cost(&self, given: &Map<String, Value>, batch: usize, seq_len: usize) -> Result<Cost> {
+        Ok(self.config(given)?.cost(batch, seq_len))
+    }
+}
+
+/// Checks shared by the configurations: `value` must be positive.
+pub fn require_positive(option: &str, value: usize) -> Result<()> {
+    if value == 0 {
+        return Err(Error::option(option, "must be at least 1, not 0"));
+    }
+    Ok(())
+}
+
+/// Checks shared by the configurations: `value` must be a dropout probability.
+pub fn require_probability(option: &str, value: f64) -> Result<()> {
+    if !(0.0..1.0).contains(&value) {
+        return Err(Error::option(option, format!("must lie in 0 <= p < 1, not {value}")));
+    }
+    Ok(())
+}

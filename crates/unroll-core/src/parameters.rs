@@ -1,0 +1,165 @@
+//! Named trainable parameters.
+
+use candle_core::{DType, Device, Shape, Tensor, Var};
+
+use crate::architecture::BuildContext;
+use crate::{Error, Result};
+
+/// What a parameter is for: decides how it is initialised.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Role {
+    /// `(G*H, I)` weight from the input into the gates of a recurrent layer.
+    InputWeight {
+        /// Gates `G`.
+        gates: usize,
+    },
+    /// `(G*H, H)` weight from the previous hidden state.
+    RecurrentWeight {
+        /// Gates `G`.
+        gates: usize,
+    },
+    /// `(G*H,)` bias beside the input weight; the gate that remembers, if any, is initialised apart.
+    InputBias {
+        /// Gates `G`.
+        gates: usize,
+        /// The remembering gate, if the cell has one.
+        memory: Option<MemoryGate>,
+    },
+    /// `(G*H,)` bias beside the recurrent weight.
+    RecurrentBias {
+        /// Gates `G`.
+        gates: usize,
+        /// The remembering gate, if the cell has one.
+        memory: Option<MemoryGate>,
+    },
+    /// `(out, in)` weight of a linear map.
+    Weight,
+    /// `(blocks*out, in)`: several square maps stacked, initialised Xavier-uniform as a whole by
+    /// default (the packed projection of PyTorch's `MultiheadAttention`).
+    PackedWeight {
+        /// Maps stacked.
+        blocks: usize,
+    },
+    /// Bias of a linear map with `fan_in` inputs.
+    Bias {
+        /// Inputs of the map.
+        fan_in: usize,
+    },
+    /// Multiplies a normalised value; starts at 1.
+    Scale,
+    /// Starts at 0 (shift of a normalisation, biases that PyTorch starts at 0).
+    Zero,
+    /// Learned position or token vectors, normal with this standard deviation.
+    Embedding {
+        /// Standard deviation.
+        std: f64,
+    },
+}
+
+/// Which gate of a recurrent cell keeps the old state, and which one lets the new in.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MemoryGate {
+    /// Index of the gate that keeps the old state when it is open.
+    pub gate: usize,
+    /// -1 when the gate keeps the old state when *closed* (GRU of Chung 2014), else 1.
+    pub sign: f64,
+    /// Index of the input gate, which chrono initialisation closes in turn (LSTM).
+    pub input_gate: Option<usize>,
+    /// Bias that the architecture itself asks for, over the initialiser's.
+    pub bias: Option<f64>,
+}
+
+/// One named parameter.
+#[derive(Debug, Clone)]
+pub struct Parameter {
+    /// PyTorch's `state_dict` name.
+    pub name: String,
+    /// The trainable tensor.
+    pub var: Var,
+    /// What it is for.
+    pub role: Role,
+}
+
+/// The parameters of a model in a fixed order.
+#[derive(Debug, Clone)]
+pub struct ParameterSet {
+    parameters: Vec<Parameter>,
+    dtype: DType,
+    device: Device,
+}
+
+impl ParameterSet {
+    /// No parameters yet.
+    pub fn new(dtype: DType, device: &Device) -> Self {
+        Self { parameters: Vec::new(), dtype, device: device.clone() }
+    }
+
+    /// Adds a parameter, drawn by the context's initialiser from the stream named like it, so that
+    /// no other parameter changes its values.
+    pub fn add(
+        &mut self,
+        name: impl Into<String>,
+        shape: impl Into<Shape>,
+        role: Role,
+        context: &BuildContext,
+    ) -> Result<Tensor> {
+        let name = name.into();
+        let stream = context.stream.child(&name);
+        let values = context.init.values(&shape.into(), role, &stream)?;
+        let values = values.to_dtype(self.dtype)?.to_device(&self.device)?;
+        let var = Var::from_tensor(&values)?;
+        let tensor = var.as_tensor().clone();
+        self.parameters.push(Parameter { name, var, role });
+        Ok(tensor)
+    }
+
+    /// Takes over all parameters of another set, with `prefix` before their names.
+    pub fn extend(&mut self, prefix: &str, other: &Self) {
+        for parameter in &other.parameters {
+            self.parameters.push(Parameter {
+                name: format!("{prefix}{}", parameter.name),
+                ..parameter.clone()
+            });
+        }
+    }
+
+    /// The parameters in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Parameter> {
+        self.parameters.iter()
+    }
+
+    /// Number of tensors.
+    pub fn len(&self) -> usize {
+        self.parameters.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.parameters.is_empty()
+    }
+
+    /// Number of elements of all tensors.
+    pub fn elements(&self) -> usize {
+        self.iter().map(|p| p.var.elem_count()).sum()
+    }
+
+    /// The tensor called `name`.
+    pub fn get(&self, name: &str) -> Result<&Tensor> {
+        self.iter().find(|p| p.name == name).map(|p| p.var.as_tensor()).ok_or_else(|| {
+            Error::MissingTensor {
+                name: name.to_owned(),
+                available: self.iter().map(|p| p.name.clone()).collect(),
+            }
+        })
+    }
+
+    /// Type of all parameters.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Device of all parameters.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+}

@@ -1,0 +1,434 @@
+//! Stacks of recurrent layers: layers, directions, dropout and lengths, written once for all cells.
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::architecture::{BuildContext, OptionDoc, require_positive, require_probability};
+use crate::parameters::{MemoryGate, Role};
+use crate::probe::ProbeLayout;
+use crate::{
+    Cost, Error, Form, ForwardArgs, ForwardOutput, Mode, ParameterSet, Result, SequenceModel,
+    State, StateTensor, ops,
+};
+
+/// Options that every recurrent architecture has. Each architecture's own configuration repeats
+/// these fields, so that one flat table configures it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StackConfig {
+    /// Input features per step (`I`).
+    pub input_size: usize,
+    /// Hidden size (`H`).
+    pub hidden_size: usize,
+    /// Layers (`L`), each on the outputs of the one below.
+    pub num_layers: usize,
+    /// Whether each layer also reads backwards; outputs are then `2 H` wide.
+    pub bidirectional: bool,
+    /// Whether layers have biases.
+    pub bias: bool,
+    /// Dropout on the outputs of each layer but the last.
+    pub dropout: f64,
+}
+
+impl Default for StackConfig {
+    fn default() -> Self {
+        Self {
+            input_size: 1,
+            hidden_size: 64,
+            num_layers: 1,
+            bidirectional: false,
+            bias: true,
+            dropout: 0.0,
+        }
+    }
+}
+
+/// Documentation of [`StackConfig`]'s fields.
+pub const STACK_OPTIONS: [OptionDoc; 6] = [
+    OptionDoc { name: "input_size", help: "input features per step; set by the task" },
+    OptionDoc { name: "hidden_size", help: "hidden size" },
+    OptionDoc { name: "num_layers", help: "layers" },
+    OptionDoc { name: "bidirectional", help: "also read backwards: true or false" },
+    OptionDoc { name: "bias", help: "biases: true or false" },
+    OptionDoc { name: "dropout", help: "dropout between layers, 0 <= p < 1" },
+];
+
+impl StackConfig {
+    /// Checks the sizes.
+    ///
+    /// # Errors
+    /// When a size is 0 or `dropout` is no probability.
+    pub fn validate(&self) -> Result<()> {
+        require_positive("input_size", self.input_size)?;
+        require_positive("hidden_size", self.hidden_size)?;
+        require_positive("num_layers", self.num_layers)?;
+        require_probability("dropout", self.dropout)
+    }
+
+    fn directions(&self) -> usize {
+        if self.bidirectional { 2 } else { 1 }
+    }
+
+    fn layer_inputs(&self, layer: usize) -> usize {
+        if layer == 0 { self.input_size } else { self.hidden_size * self.directions() }
+    }
+
+    /// Cost of a stack whose cells have `gates` gates and `states` state vectors.
+    pub fn cost(&self, gates: usize, states: usize, batch: usize, seq_len: usize) -> Cost {
+        let (gates, hidden) = (gates as u64, self.hidden_size as u64);
+        let (batch, rows) = (batch as u64, (batch * seq_len) as u64);
+        let mut total = Cost::default();
+        for layer in 0..self.num_layers {
+            let inputs = self.layer_inputs(layer) as u64;
+            let biases = if self.bias { 2 * gates * hidden } else { 0 };
+            let forward_flops = 2 * gates * rows * hidden * (inputs + hidden);
+            let one = Cost {
+                parameters: gates * hidden * (inputs + hidden) + biases,
+                forward_flops,
+                backward_flops: 2 * forward_flops,
+                state_elements: states as u64 * batch * hidden,
+                activation_elements: rows * (inputs + hidden * (gates + states as u64)),
+            };
+            for _ in 0..self.directions() {
+                total = total + one;
+            }
+        }
+        total
+    }
+}
+
+/// The parameters of one layer in one direction.
+#[derive(Debug, Clone)]
+pub struct LayerWeights {
+    /// `(G*H, I)`.
+    pub weight_ih: Tensor,
+    /// `(G*H, H)`.
+    pub weight_hh: Tensor,
+    /// `(G*H,)`.
+    pub bias_ih: Option<Tensor>,
+    /// `(G*H,)`.
+    pub bias_hh: Option<Tensor>,
+}
+
+/// Hidden state, and cell state where the cell has one.
+#[derive(Debug, Clone)]
+pub struct CellState {
+    /// `(B, H)`.
+    pub hidden: Tensor,
+    /// `(B, H)`.
+    pub cell: Option<Tensor>,
+}
+
+/// Arguments of one layer over the whole sequence in one direction.
+#[derive(Debug, Clone, Copy)]
+pub struct LayerArgs<'a> {
+    /// `(B, T, I)`.
+    pub input: &'a Tensor,
+    /// The layer's parameters.
+    pub weights: &'a LayerWeights,
+    /// State before the first step.
+    pub initial: &'a CellState,
+    /// `(B, T, H)` added to the hidden states.
+    pub probe_hidden: Option<&'a Tensor>,
+    /// `(B, T, H)` added to the cell states.
+    pub probe_cell: Option<&'a Tensor>,
+    /// Real lengths.
+    pub lengths: Option<&'a crate::Lengths>,
+    /// Whether to read each sequence from its last real step to its first.
+    pub reverse: bool,
+}
+
+/// A recurrent cell: one step. The loop over time, layers and directions is [`RecurrentStack`]'s.
+pub trait Cell: Send + Sync + 'static {
+    /// Gates `G`: blocks of `H` rows in the weights.
+    const GATES: usize;
+
+    /// Whether there is a cell state beside the hidden state.
+    const HAS_CELL_STATE: bool;
+
+    /// The gate that keeps the old state, if there is one.
+    fn memory_gate(&self) -> Option<MemoryGate>;
+
+    /// One step. `projected` is `W_ih x_t + b_ih`, `(B, G*H)`; `probe_cell` `(B, H)` is added to the
+    /// new cell state before anything reads it.
+    fn step(
+        &self,
+        projected: &Tensor,
+        weights: &LayerWeights,
+        state: &CellState,
+        probe_cell: Option<&Tensor>,
+    ) -> Result<CellState>;
+
+    /// The whole sequence at once: outputs `(B, T, H)` and the last state; `None` when there is no
+    /// fused form for this device and type.
+    fn fused(&self, args: &LayerArgs<'_>) -> Result<Option<(Tensor, CellState)>>;
+}
+
+/// Layers of one kind of cell, in one or two directions.
+pub struct RecurrentStack<C> {
+    cell: C,
+    config: StackConfig,
+    layers: Vec<LayerWeights>,
+    parameters: ParameterSet,
+}
+
+impl<C: Cell> RecurrentStack<C> {
+    /// A stack with freshly initialised parameters, named `weight_ih_l0`, `weight_hh_l0`,
+    /// `bias_ih_l0`, `bias_hh_l0`, then `..._l0_reverse`, `..._l1` and so on, as PyTorch does.
+    pub fn new(cell: C, config: StackConfig, context: &BuildContext) -> Result<Self> {
+        config.validate()?;
+        let mut parameters = ParameterSet::new(context.dtype, &context.device);
+        let mut layers = Vec::new();
+        let (gates, hidden) = (C::GATES, config.hidden_size);
+        let memory = cell.memory_gate();
+        for layer in 0..config.num_layers {
+            for suffix in ["", "_reverse"].iter().take(config.directions()) {
+                let inputs = config.layer_inputs(layer);
+                let mut add = |name: &str, shape: &[usize], role| {
+                    parameters.add(format!("{name}_l{layer}{suffix}"), shape, role, context)
+                };
+                let rows = gates * hidden;
+                let weight_ih = add("weight_ih", &[rows, inputs], Role::InputWeight { gates })?;
+                let weight_hh = add("weight_hh", &[rows, hidden], Role::RecurrentWeight { gates })?;
+                let (mut bias_ih, mut bias_hh) = (None, None);
+                if config.bias {
+                    bias_ih = Some(add("bias_ih", &[rows], Role::InputBias { gates, memory })?);
+                    bias_hh = Some(add("bias_hh", &[rows], Role::RecurrentBias { gates, memory })?);
+                }
+                layers.push(LayerWeights { weight_ih, weight_hh, bias_ih, bias_hh });
+            }
+        }
+        Ok(Self { cell, config, layers, parameters })
+    }
+
+    fn pack_state(&self, states: &[CellState], steps: usize) -> Result<State> {
+        let stack = |tensors: Vec<&Tensor>| Tensor::stack(&tensors, 0);
+        let mut tensors = vec![StateTensor {
+            name: "h",
+            tensor: stack(states.iter().map(|s| &s.hidden).collect())?,
+            batch_axis: 1,
+            time_axis: None,
+        }];
+        if C::HAS_CELL_STATE {
+            tensors.push(StateTensor {
+                name: "c",
+                tensor: stack(states.iter().filter_map(|s| s.cell.as_ref()).collect())?,
+                batch_axis: 1,
+                time_axis: None,
+            });
+        }
+        Ok(State::new(tensors, steps))
+    }
+
+    /// The state `(L*D, B, H)` cut into one per layer and direction.
+    fn unpack_state(&self, state: &State, batch: usize) -> Result<Vec<CellState>> {
+        let expected = [self.layers.len(), batch, self.config.hidden_size];
+        let read = |name: &str| -> Result<Tensor> {
+            let tensor = state.get(name)?;
+            if tensor.dims() != expected {
+                return Err(Error::shape(
+                    format!("{name}0"),
+                    tensor.dims(),
+                    format!("{expected:?}"),
+                ));
+            }
+            Ok(tensor.clone())
+        };
+        let hidden = read("h")?;
+        let cell = if C::HAS_CELL_STATE { Some(read("c")?) } else { None };
+        (0..self.layers.len())
+            .map(|index| {
+                Ok(CellState {
+                    hidden: hidden.get(index)?,
+                    cell: cell.as_ref().map(|c| c.get(index)).transpose()?,
+                })
+            })
+            .collect()
+    }
+
+    fn run_layer(
+        &self,
+        args: &LayerArgs<'_>,
+        form: Form,
+    ) -> Result<(Tensor, CellState, &'static str)> {
+        if form == Form::Auto
+            && let Some((output, state)) = self.cell.fused(args)?
+        {
+            return Ok((output, state, "fused"));
+        }
+        let (output, state) = reference_layer(&self.cell, args)?;
+        Ok((output, state, "reference"))
+    }
+}
+
+/// The definition: one direction of one layer, step by step, in plain tensor operations.
+fn reference_layer<C: Cell>(cell: &C, args: &LayerArgs<'_>) -> Result<(Tensor, CellState)> {
+    let seq_len = args.input.dim(1)?;
+    // A layer that reads backwards is a layer that reads a reversed sequence.
+    let flip = |x: &Tensor| {
+        if args.reverse { ops::reverse_time(x, args.lengths) } else { Ok(x.clone()) }
+    };
+    let weights = args.weights;
+    let projected = ops::linear(&flip(args.input)?, &weights.weight_ih, weights.bias_ih.as_ref())?;
+    let probe_hidden = args.probe_hidden.map(flip).transpose()?;
+    let probe_cell = args.probe_cell.map(flip).transpose()?;
+    let mask = match args.lengths {
+        Some(lengths) => Some(lengths.mask(seq_len, projected.dtype(), projected.device())?),
+        None => None,
+    };
+    let at = |x: &Tensor, t: usize| -> Result<Tensor> { Ok(x.narrow(1, t, 1)?.squeeze(1)?) };
+    let at_opt = |x: &Option<Tensor>, t: usize| x.as_ref().map(|x| at(x, t)).transpose();
+
+    let mut state = args.initial.clone();
+    let mut outputs = Vec::with_capacity(seq_len);
+    for t in 0..seq_len {
+        let probe = at_opt(&probe_cell, t)?;
+        let mut next = cell.step(&at(&projected, t)?, weights, &state, probe.as_ref())?;
+        if let Some(probe) = at_opt(&probe_hidden, t)? {
+            next.hidden = (next.hidden + probe)?;
+        }
+        if let Some(mask) = &mask {
+            let real = mask.narrow(1, t, 1)?;
+            let padding = real.affine(-1.0, 1.0)?;
+            outputs.push(next.hidden.broadcast_mul(&real)?);
+            let hold = |new: &Tensor, old: &Tensor| -> Result<Tensor> {
+                Ok((new.broadcast_mul(&real)? + old.broadcast_mul(&padding)?)?)
+            };
+            next.hidden = hold(&next.hidden, &state.hidden)?;
+            if let (Some(new), Some(old)) = (&next.cell, &state.cell) {
+                next.cell = Some(hold(new, old)?);
+            }
+        } else {
+            outputs.push(next.hidden.clone());
+        }
+        state = next;
+    }
+    Ok((flip(&Tensor::stack(&outputs, 1)?)?, state))
+}
+
+impl<C: Cell> SequenceModel for RecurrentStack<C> {
+    fn input_size(&self) -> usize {
+        self.config.input_size
+    }
+
+    fn output_size(&self) -> usize {
+        self.config.hidden_size * self.config.directions()
+    }
+
+    fn is_causal(&self) -> bool {
+        !self.config.bidirectional
+    }
+
+    fn parameters(&self) -> &ParameterSet {
+        &self.parameters
+    }
+
+    fn zero_state(&self, batch: usize) -> Result<State> {
+        let shape = (self.layers.len(), batch, self.config.hidden_size);
+        let zeros = |name| -> Result<StateTensor> {
+            Ok(StateTensor {
+                name,
+                tensor: Tensor::zeros(shape, self.dtype(), self.device())?,
+                batch_axis: 1,
+                time_axis: None,
+            })
+        };
+        let mut tensors = vec![zeros("h")?];
+        if C::HAS_CELL_STATE {
+            tensors.push(zeros("c")?);
+        }
+        Ok(State::new(tensors, 0))
+    }
+
+    fn step(&self, input: &Tensor, state: &State) -> Result<(Tensor, State)> {
+        if !self.is_causal() {
+            return Err(Error::Unsupported(
+                "a bidirectional layer reads the whole sequence: it has no step".into(),
+            ));
+        }
+        let batch = input.dim(0)?;
+        let mut below = input.clone();
+        let mut states = self.unpack_state(state, batch)?;
+        for (weights, state) in self.layers.iter().zip(&mut states) {
+            let projected = ops::linear(&below, &weights.weight_ih, weights.bias_ih.as_ref())?;
+            *state = self.cell.step(&projected, weights, state, None)?;
+            below = state.hidden.clone();
+        }
+        Ok((below, self.pack_state(&states, state.steps() + 1)?))
+    }
+
+    fn forward(&self, args: &ForwardArgs<'_>) -> Result<ForwardOutput> {
+        if args.form == Form::Unrolled {
+            return crate::model::unroll_steps(self, args);
+        }
+        let (batch, seq_len, _) = args.dims(self.config.input_size)?;
+        let zero;
+        let state = match args.state {
+            Some(state) => state,
+            None => {
+                zero = self.zero_state(batch)?;
+                &zero
+            }
+        };
+        let initial = self.unpack_state(state, batch)?;
+        let directions = self.config.directions();
+        let mut below = args.input.clone();
+        let mut last = Vec::with_capacity(self.layers.len());
+        let mut form = "fused";
+        for (layer, weights) in self.layers.chunks(directions).enumerate() {
+            if layer > 0
+                && let Mode::Train(stream) = args.mode
+                && self.config.dropout > 0.0
+            {
+                let mask = stream.child(&format!("dropout_l{layer}")).dropout_mask(
+                    below.shape(),
+                    self.config.dropout,
+                    below.dtype(),
+                    below.device(),
+                )?;
+                below = (below * mask)?;
+            }
+            let mut outputs = Vec::with_capacity(directions);
+            for (direction, weights) in weights.iter().enumerate() {
+                let index = layer * directions + direction;
+                let probe = args.probe;
+                let layer_args = LayerArgs {
+                    input: &below,
+                    weights,
+                    initial: &initial[index],
+                    probe_hidden: probe.and_then(|p| p.hidden.get(index)).map(|v| v.as_tensor()),
+                    probe_cell: probe.and_then(|p| p.cell.get(index)).map(|v| v.as_tensor()),
+                    lengths: args.lengths,
+                    reverse: direction == 1,
+                };
+                let (output, state, ran) = self.run_layer(&layer_args, args.form)?;
+                outputs.push(output);
+                last.push(state);
+                form = ran;
+            }
+            below = match outputs.as_slice() {
+                [one] => one.clone(),
+                _ => Tensor::cat(&outputs, 2)?,
+            };
+        }
+        Ok(ForwardOutput {
+            output: below,
+            state: self.pack_state(&last, state.steps() + seq_len)?,
+            attention: Vec::new(),
+            form,
+        })
+    }
+
+    fn probe_layout(&self) -> ProbeLayout {
+        ProbeLayout {
+            hidden: self.layers.len(),
+            cell: if C::HAS_CELL_STATE { self.layers.len() } else { 0 },
+            hidden_size: self.config.hidden_size,
+        }
+    }
+
+    fn cost(&self, batch: usize, seq_len: usize) -> Cost {
+        let states = if C::HAS_CELL_STATE { 2 } else { 1 };
+        self.config.cost(C::GATES, states, batch, seq_len)
+    }
+}

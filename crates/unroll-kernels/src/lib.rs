@@ -1,0 +1,1 @@
+//! Whole-sequence operations with hand-written backward passes for candle.

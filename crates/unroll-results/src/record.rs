@@ -1,0 +1,318 @@
+//! What one finished trial leaves on disk.
+//!
+//! These are wire types: plain data, no methods that compute, every number with its unit. Columns
+//! that depend on the clock live in [`Timing`] and [`Throughput`] alone; everything else is the same
+//! in every run.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Version of the record's layout.
+pub const SCHEMA: u32 = 1;
+
+/// What a trial measures (METHODOLOGY.md has a paragraph on each).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrialKind {
+    /// Train on a task; metric, learning curve, other lengths.
+    Quality,
+    /// Gradient decay of a model at initialisation.
+    Gradient,
+    /// Time of forward, backward and training step.
+    Throughput,
+}
+
+impl TrialKind {
+    /// Name in files and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Quality => "quality",
+            Self::Gradient => "gradient",
+            Self::Throughput => "throughput",
+        }
+    }
+}
+
+/// How a trial ended. A diverged trial is a result; a failed one is an error and carries no numbers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum Status {
+    /// Ran to its end.
+    Finished {},
+    /// Loss or weights became NaN or infinite at this training step.
+    Diverged {
+        /// The first step whose loss was not finite.
+        step: u64,
+    },
+    /// Could not run.
+    Failed {
+        /// Why.
+        message: String,
+    },
+}
+
+impl Status {
+    /// Name in tables: `finished`, `diverged`, `failed`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Finished {} => "finished",
+            Self::Diverged { .. } => "diverged",
+            Self::Failed { .. } => "failed",
+        }
+    }
+}
+
+/// One finished (or failed) trial.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrialRecord {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Hash of the trial's resolved meaning, hexadecimal.
+    pub id: String,
+    /// What was measured.
+    pub kind: TrialKind,
+    /// Where the trial stands in the sweep.
+    pub cell: Cell,
+    /// How it ended.
+    pub status: Status,
+    /// Counted costs of the whole model (input layer, body, head); `None` when it failed before.
+    pub cost: Option<ModelCost>,
+    /// Metric after training.
+    pub quality: Option<Quality>,
+    /// Learning curve in order of steps.
+    pub curve: Vec<CurvePoint>,
+    /// Metric at other lengths than the trained one.
+    pub other_lengths: Vec<LengthEvaluation>,
+    /// Gradient norms.
+    pub gradient: Vec<GradientPoint>,
+    /// Times per phase.
+    pub throughput: Vec<Throughput>,
+    /// Clock times: never part of a comparison of runs.
+    pub timing: Timing,
+}
+
+/// A cell of the sweep.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cell {
+    /// Name of the experiment.
+    pub experiment: String,
+    /// Registry name of the architecture.
+    pub architecture: String,
+    /// Name of the series in plots and tables: the architecture, and the values of the axes that are
+    /// not architecture, task, length, seed or device (`lstm`, `lstm, forget_bias=2`).
+    pub series: String,
+    /// Task name.
+    pub task: String,
+    /// Sequence length the trial runs at, steps.
+    pub length: usize,
+    /// Seed.
+    pub seed: u64,
+    /// `cpu`, `cuda:0`, ...
+    pub device: String,
+    /// `f32` or `f64`.
+    pub dtype: String,
+    /// Form that ran: `fused`, `reference`, `unrolled`.
+    pub form: String,
+    /// Hidden size after matching.
+    pub hidden_size: usize,
+    /// Layers.
+    pub num_layers: usize,
+    /// Sequences per batch.
+    pub batch_size: usize,
+    /// What the architectures were matched by: `hidden_size`, `parameters`, `flops`.
+    pub matched_by: String,
+    /// Values of all further axes by name.
+    pub axes: BTreeMap<String, serde_json::Value>,
+}
+
+/// Counted costs at the trial's batch size and length.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ModelCost {
+    /// Trainable parameters.
+    pub parameters: u64,
+    /// FLOPs of one forward pass over a batch.
+    pub forward_flops: u64,
+    /// FLOPs of one training step over a batch.
+    pub training_flops: u64,
+    /// Elements of the state of one sequence after `length` steps.
+    pub state_elements: u64,
+}
+
+/// Which end of a metric is good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Better {
+    /// Errors, losses.
+    Lower,
+    /// Accuracies.
+    Higher,
+}
+
+/// A value that needs no model: always answering 1, repeating the last value, ...
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BaselineValue {
+    /// What it does, in a few words (`always answer 1`).
+    pub name: String,
+    /// Its metric.
+    pub value: f64,
+}
+
+/// Result of a training run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Quality {
+    /// Name of the metric with unit (`MSE`, `accuracy`, `RMSE (kW)`).
+    pub metric: String,
+    /// Which end is good.
+    pub better: Better,
+    /// Metric on the test split with the last weights.
+    pub test: f64,
+    /// Metric on the validation split with the last weights.
+    pub validation: f64,
+    /// Mean loss on the test split (nats or squared units of the normalised target).
+    pub test_loss: f64,
+    /// Whether the task's own criterion for "solved" holds on the test split.
+    pub solved: bool,
+    /// The metric beyond which the task counts as solved, if it has one.
+    pub solved_at: Option<f64>,
+    /// Trivial baselines on the same split.
+    pub baselines: Vec<BaselineValue>,
+    /// Whether the metric is no better than the best trivial baseline.
+    pub at_chance: bool,
+    /// Training steps run.
+    pub steps: u64,
+    /// First evaluated step at which the stopping threshold held, if ever.
+    pub steps_to_threshold: Option<u64>,
+}
+
+/// One point of a learning curve.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CurvePoint {
+    /// Training steps done.
+    pub step: u64,
+    /// Tokens (batch times length) seen.
+    pub tokens: u64,
+    /// Mean training loss since the point before.
+    pub train_loss: f64,
+    /// Metric on the validation split.
+    pub validation: f64,
+    /// Loss on the validation split.
+    pub validation_loss: f64,
+    /// Learning rate of the last step.
+    pub learning_rate: f64,
+    /// Mean norm of the gradient before clipping since the point before.
+    pub gradient_norm: f64,
+    /// Training seconds so far, evaluation left out (clock).
+    pub seconds: f64,
+}
+
+/// Metric at a length other than the trained one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LengthEvaluation {
+    /// Steps of the evaluated sequences.
+    pub length: usize,
+    /// Metric.
+    pub value: f64,
+    /// Loss.
+    pub loss: f64,
+}
+
+/// Which derivative a gradient norm belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GradientOf {
+    /// dL/dh_t, total derivative at the hidden state.
+    Hidden,
+    /// dL/dc_t, total derivative at the cell state.
+    Cell,
+    /// dL/dx_t.
+    Input,
+}
+
+impl GradientOf {
+    /// Name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hidden => "hidden",
+            Self::Cell => "cell",
+            Self::Input => "input",
+        }
+    }
+}
+
+/// Norm of a derivative at one distance from the loss.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GradientPoint {
+    /// Which derivative.
+    pub of: GradientOf,
+    /// Layer of the hidden or cell state (0 is the lowest); 0 for the input.
+    pub layer: usize,
+    /// Training steps done before measuring: 0 is at initialisation.
+    pub step: u64,
+    /// Steps between the loss and the state: `T - t`.
+    pub distance: usize,
+    /// Mean over examples of the Euclidean norm.
+    pub mean_norm: f64,
+    /// Natural logarithm of the norm, averaged over examples; `None` when a norm is exactly 0.
+    pub mean_log_norm: Option<f64>,
+    /// Quantiles over examples: 0.1, 0.5, 0.9.
+    pub quantiles: [f64; 3],
+}
+
+/// What a throughput measurement times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Forward pass without graph consumers (inference).
+    Forward,
+    /// Backward pass alone.
+    Backward,
+    /// Forward, loss, backward, optimiser.
+    TrainStep,
+    /// One token at a time with carried state, batch as given.
+    Decode,
+}
+
+impl Phase {
+    /// Name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Forward => "forward",
+            Self::Backward => "backward",
+            Self::TrainStep => "train_step",
+            Self::Decode => "decode",
+        }
+    }
+}
+
+/// Times of one phase.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Throughput {
+    /// What was timed.
+    pub phase: Phase,
+    /// Median seconds per iteration.
+    pub median_s: f64,
+    /// Fastest iteration, seconds.
+    pub min_s: f64,
+    /// 10 % and 90 % quantiles, seconds.
+    pub quantiles_s: [f64; 2],
+    /// Iterations timed.
+    pub iterations: usize,
+    /// Tokens (batch times length) per second at the median.
+    pub tokens_per_s: f64,
+    /// Counted FLOPs per second at the median.
+    pub gflops_per_s: f64,
+    /// Largest memory in use during the phase, above what was in use before it, bytes.
+    pub peak_bytes: u64,
+}
+
+/// Clock times.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Timing {
+    /// Whole trial, seconds.
+    pub wall_s: f64,
+    /// Training alone, seconds.
+    pub train_s: f64,
+    /// Training seconds until the stopping threshold held.
+    pub seconds_to_threshold: Option<f64>,
+}

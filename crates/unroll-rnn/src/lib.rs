@@ -1,0 +1,1 @@
+//! Vanilla (Elman) recurrent networks.

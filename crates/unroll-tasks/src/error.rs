@@ -1,0 +1,48 @@
+//! The error type of tasks and data sets.
+
+use std::path::PathBuf;
+
+/// What can go wrong while a task is set up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An option has a value that the task cannot be built from.
+    #[error("task option `{option}`: {message}")]
+    Option {
+        /// Name of the option.
+        option: String,
+        /// What is wrong and what would be right.
+        message: String,
+    },
+    /// An option is not known to the task.
+    #[error("task `{task}` has no option `{option}`; it has: {}", known.join(", "))]
+    UnknownOption {
+        /// Name of the task.
+        task: String,
+        /// The name that was given.
+        option: String,
+        /// The names that exist.
+        known: Vec<String>,
+    },
+    /// A data file cannot be read.
+    #[error("data file {}: {source}; set UNROLL_DATA to the folder that holds it", path.display())]
+    MissingData {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// A data file has other content than expected.
+    #[error("data file {}, line {line}: {message}", path.display())]
+    Data {
+        /// The file.
+        path: PathBuf,
+        /// Line, counted from 1; 0 when the format has no lines.
+        line: usize,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+/// Result with the tasks' [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,227 @@
+//! What a task is.
+
+use serde_json::{Map, Value};
+use unroll_core::architecture::OptionDoc;
+
+use crate::Result;
+
+/// Kind of the model's input at each step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InputKind {
+    /// Real features.
+    Values {
+        /// Features per step.
+        features: usize,
+    },
+    /// One token of a vocabulary.
+    Tokens {
+        /// Vocabulary size.
+        vocabulary: usize,
+    },
+}
+
+/// Kind of the model's answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TargetKind {
+    /// Real numbers under squared error.
+    Values {
+        /// Numbers per answer.
+        outputs: usize,
+    },
+    /// One class under cross-entropy.
+    Classes {
+        /// Number of classes.
+        classes: usize,
+    },
+}
+
+/// Where the model answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readout {
+    /// Once, at each sequence's last real step.
+    Last,
+    /// At every step whose weight is not 0.
+    EveryStep,
+}
+
+/// Part of the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Split {
+    /// Batches to learn from.
+    Train,
+    /// For stopping and tuning.
+    Validation,
+    /// For the final figure.
+    Test,
+}
+
+impl Split {
+    /// Name: `train`, `validation`, `test`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Validation => "validation",
+            Self::Test => "test",
+        }
+    }
+}
+
+/// Inputs of a batch, padded to its longest sequence.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Inputs {
+    /// `(B, T, F)` row by row.
+    Values(Vec<f32>),
+    /// `(B, T)` row by row.
+    Tokens(Vec<u32>),
+}
+
+/// Answers of a batch: one per sequence ([`Readout::Last`]) or one per step.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Targets {
+    /// `(B, O)` or `(B, T, O)` row by row.
+    Values(Vec<f32>),
+    /// `(B,)` or `(B, T)` row by row.
+    Classes(Vec<u32>),
+}
+
+/// A batch of sequences with their answers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    /// Sequences (`B`).
+    pub batch_size: usize,
+    /// Steps (`T`) after padding.
+    pub seq_len: usize,
+    /// Inputs.
+    pub inputs: Inputs,
+    /// Answers.
+    pub targets: Targets,
+    /// `(B, T)` weight of each step's answer, 1 or 0; `None` when the readout is the last step or
+    /// every step counts.
+    pub weights: Option<Vec<f32>>,
+    /// Real lengths; `None` when all sequences have `seq_len` steps.
+    pub lengths: Option<Vec<usize>>,
+}
+
+/// What is reported. All are means over the answers of a whole split (weights 1).
+#[derive(Debug, Clone, PartialEq)]
+pub enum Metric {
+    /// Mean squared error.
+    MeanSquaredError,
+    /// Root mean squared error in the target's own unit: `scale` times that of the normalised one.
+    RootMeanSquaredError {
+        /// Standard deviation that the target was divided by.
+        scale: f64,
+        /// Unit of the target.
+        unit: &'static str,
+    },
+    /// Fraction of right answers.
+    Accuracy,
+    /// Mean cross-entropy in nats.
+    CrossEntropy,
+}
+
+/// Which end of a metric is good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Better {
+    /// Errors, losses.
+    Lower,
+    /// Accuracies.
+    Higher,
+}
+
+impl Metric {
+    /// Name with unit, for axes and tables.
+    pub fn name(&self) -> String {
+        match self {
+            Self::MeanSquaredError => "MSE".into(),
+            Self::RootMeanSquaredError { unit, .. } if unit.is_empty() => "RMSE".into(),
+            Self::RootMeanSquaredError { unit, .. } => format!("RMSE ({unit})"),
+            Self::Accuracy => "accuracy".into(),
+            Self::CrossEntropy => "cross-entropy (nats)".into(),
+        }
+    }
+
+    /// Which end is good.
+    pub fn better(&self) -> Better {
+        match self {
+            Self::Accuracy => Better::Higher,
+            _ => Better::Lower,
+        }
+    }
+}
+
+/// What a model reaches without learning: always answering 1, repeating the last value, ...
+#[derive(Debug, Clone, PartialEq)]
+pub struct Baseline {
+    /// What it does, in a few words (`always answer 1`).
+    pub name: String,
+    /// Its metric on the test split (or its expectation where that is known exactly).
+    pub value: f64,
+}
+
+/// A task at one length, ready to give batches.
+///
+/// `train_batch` is a pure function of the step, so a resumed run sees the same data. Data sets are
+/// shuffled anew each epoch by the stream of that epoch; evaluation splits are the same for every
+/// seed and architecture, so that runs can be paired.
+pub trait Task: Send + Sync {
+    /// Registry name.
+    fn name(&self) -> &'static str;
+
+    /// Kind of the inputs.
+    fn input(&self) -> InputKind;
+
+    /// Kind of the answers.
+    fn target(&self) -> TargetKind;
+
+    /// Where the model answers.
+    fn readout(&self) -> Readout;
+
+    /// Steps of the longest sequence.
+    fn seq_len(&self) -> usize;
+
+    /// What is reported.
+    fn metric(&self) -> Metric;
+
+    /// Trivial baselines, best known first.
+    fn baselines(&self) -> Vec<Baseline>;
+
+    /// The metric from which on the task counts as solved, if there is such a value.
+    fn solved_at(&self) -> Option<f64>;
+
+    /// The batch of training step `step` (from 0).
+    fn train_batch(&self, step: u64, batch_size: usize) -> Batch;
+
+    /// All of an evaluation split in batches of at most `batch_size`. `Split::Train` gives a sample
+    /// of the training data of the same size as the validation split.
+    fn evaluation(&self, split: Split, batch_size: usize) -> Vec<Batch>;
+}
+
+/// What a task is built from.
+#[derive(Debug, Clone)]
+pub struct TaskRequest<'a> {
+    /// Sequence length, steps: the swept one.
+    pub length: usize,
+    /// Seed of the training batches.
+    pub seed: u64,
+    /// The task's own options; keys that are not given take their defaults.
+    pub options: &'a Map<String, Value>,
+}
+
+/// A task in the registry.
+pub struct TaskEntry {
+    /// Name in experiment files.
+    pub name: &'static str,
+    /// What it is, with its source.
+    pub summary: &'static str,
+    /// Options with their defaults.
+    pub options: fn() -> Vec<(OptionDoc, Value)>,
+    /// The only length the task has, given its options (pixels of an image); `None` when any will do.
+    pub fixed_length: fn(&Map<String, Value>) -> Result<Option<usize>>,
+    /// All options with the given ones over the defaults, checked.
+    pub resolve: fn(&Map<String, Value>) -> Result<Map<String, Value>>,
+    /// Builds the task.
+    pub build: fn(&TaskRequest<'_>) -> Result<Box<dyn Task>>,
+    /// Data files that it reads, by name within the data folder.
+    pub files: &'static [&'static str],
+}

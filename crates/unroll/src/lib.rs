@@ -1,0 +1,1 @@
+//! The program: experiment files, planning, running, reporting.
