@@ -17,6 +17,7 @@
 pub mod architecture;
 pub mod cost;
 pub mod error;
+pub mod fused;
 pub mod init;
 pub mod lengths;
 pub mod model;

@@ -1,1 +1,22 @@
 //! Whole-sequence operations with hand-written backward passes for candle.
+//!
+//! One operation runs one recurrent layer in one direction over all steps, forward and backward, so
+//! that the graph holds a single node where an unrolled layer holds thousands. The only crate with
+//! SIMD and `unsafe`.
+//!
+//! - [`recurrent`]: vanilla RNN, GRU and LSTM layers.
+//! - [`isa`]: which instruction set the element-wise loops run on, chosen at run time.
+
+mod buffers;
+mod gru;
+pub mod isa;
+mod lstm;
+mod product;
+mod real;
+pub mod recurrent;
+mod rnn;
+mod sequence;
+
+pub use recurrent::{
+    CellKind, GruReset, GruUpdate, Layer, LayerOutput, Nonlinearity, layer, supports,
+};

@@ -1,0 +1,113 @@
+//! Instruction sets of the element-wise loops.
+//!
+//! The loops are plain Rust, compiled once per instruction set; the widest one that the processor
+//! has is chosen at run time. No fused multiply-add is used, so all of them give the same bits.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// An instruction set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Isa {
+    /// What the target always has (SSE2 on x86-64, NEON on aarch64).
+    Portable,
+    /// AVX2.
+    Avx2,
+    /// AVX-512 F, VL, DQ and BW.
+    Avx512,
+}
+
+/// 0: not chosen yet; else 1 + the choice.
+static CHOSEN: AtomicU8 = AtomicU8::new(0);
+
+impl Isa {
+    /// All instruction sets, narrowest first.
+    pub const ALL: [Self; 3] = [Self::Portable, Self::Avx2, Self::Avx512];
+
+    /// Name for reports: `portable`, `avx2`, `avx512`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+        }
+    }
+
+    /// Whether this processor has it.
+    pub fn is_available(self) -> bool {
+        match self {
+            Self::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => is_x86_feature_detected!("avx2"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => {
+                is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512bw")
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => false,
+        }
+    }
+
+    /// The instruction set in use: the one that was [forced](Self::force), else the widest.
+    pub fn current() -> Self {
+        match CHOSEN.load(Ordering::Relaxed) {
+            1 => Self::Portable,
+            2 => Self::Avx2,
+            3 => Self::Avx512,
+            _ => {
+                let widest = Self::ALL.into_iter().rev().find(|isa| isa.is_available());
+                let widest = widest.unwrap_or(Self::Portable);
+                CHOSEN.store(1 + widest as u8, Ordering::Relaxed);
+                widest
+            }
+        }
+    }
+
+    /// Uses this instruction set from now on, in the whole process; `false` (and no change) when the
+    /// processor does not have it.
+    pub fn force(self) -> bool {
+        let available = self.is_available();
+        if available {
+            CHOSEN.store(1 + self as u8, Ordering::Relaxed);
+        }
+        available
+    }
+}
+
+/// Defines a function that runs its body compiled for the instruction set in use.
+macro_rules! multiversion {
+    ($(#[$meta:meta])* fn $name:ident<$f:ident: Real>($($arg:ident: $ty:ty),* $(,)?) $body:block) => {
+        $(#[$meta])*
+        pub(crate) fn $name<$f: crate::real::Real>($($arg: $ty),*) {
+            #[inline(always)]
+            fn body<$f: crate::real::Real>($($arg: $ty),*) $body
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw")]
+            fn avx512<$f: crate::real::Real>($($arg: $ty),*) {
+                body($($arg),*);
+            }
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2")]
+            fn avx2<$f: crate::real::Real>($($arg: $ty),*) {
+                body($($arg),*);
+            }
+
+            match crate::isa::Isa::current() {
+                #[cfg(target_arch = "x86_64")]
+                #[allow(unsafe_code)]
+                // SAFETY: `current` gives only instruction sets that the processor has.
+                crate::isa::Isa::Avx512 => unsafe { avx512($($arg),*) },
+                #[cfg(target_arch = "x86_64")]
+                #[allow(unsafe_code)]
+                // SAFETY: as above.
+                crate::isa::Isa::Avx2 => unsafe { avx2($($arg),*) },
+                _ => body($($arg),*),
+            }
+        }
+    };
+}
+pub(crate) use multiversion;
