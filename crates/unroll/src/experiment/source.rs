@@ -1,0 +1,374 @@
+//! Experiment files as trees of values that remember where they stand in the text.
+//!
+//! Everything that is wrong with a file is told with file, line, column, the names that would be
+//! right and the nearest of them.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::Path;
+
+use miette::{Diagnostic, NamedSource, SourceSpan};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// Something wrong in an experiment file or a `--set`.
+#[derive(Debug, Clone, thiserror::Error, Diagnostic)]
+#[error("{message}")]
+pub struct SourceError {
+    message: String,
+    #[source_code]
+    source_code: NamedSource<String>,
+    #[label("{label}")]
+    span: SourceSpan,
+    label: String,
+    #[help]
+    help: Option<String>,
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone)]
+struct Place {
+    /// Index into [`Document::sources`].
+    source: usize,
+    key: Range<usize>,
+    value: Range<usize>,
+}
+
+/// A text with a name: the file, or one `--set`.
+#[derive(Debug, Clone)]
+struct Source {
+    name: String,
+    text: String,
+}
+
+/// An experiment file with `--set` values over it.
+#[derive(Debug, Clone)]
+pub struct Document {
+    tree: Map<String, Value>,
+    sources: Vec<Source>,
+    /// By dotted path; array elements by index.
+    places: HashMap<Vec<String>, Place>,
+}
+
+impl Document {
+    /// Parses a file's text.
+    ///
+    /// # Errors
+    /// When it is not TOML.
+    pub fn parse(path: &Path, text: String) -> Result<Self, Box<SourceError>> {
+        let mut document = Self {
+            tree: Map::new(),
+            sources: vec![Source { name: path.display().to_string(), text }],
+            places: HashMap::new(),
+        };
+        document.tree = document.read(0)?;
+        Ok(document)
+    }
+
+    /// Sets one `key=value`, `key` being a dotted path. A value that is no TOML is taken as text, so
+    /// that `--set train.optimizer=sgd` needs no quotes.
+    ///
+    /// # Errors
+    /// When there is no `=` or the key is malformed.
+    pub fn set(&mut self, assignment: &str) -> Result<(), Box<SourceError>> {
+        let source = self.sources.len();
+        let mut push = |text: String| {
+            self.sources.truncate(source);
+            self.sources.push(Source { name: "--set".into(), text });
+        };
+        push(assignment.to_owned());
+        let Some((key, value)) = assignment.split_once('=') else {
+            return Err(self.error_at(
+                &Place { source, key: 0..assignment.len(), value: 0..assignment.len() },
+                "not of the form key=value".into(),
+                "no `=` here".into(),
+                Some("for example `--set train.steps=500` or `--set 'axes.length=[50, 100]'`".into()),
+            ));
+        };
+        let tree = match self.read(source) {
+            Ok(tree) => tree,
+            Err(error) => {
+                let quoted = Value::String(value.trim().to_owned());
+                self.sources[source].text = format!("{}={quoted}", key.trim());
+                self.read(source).map_err(|_| error)?
+            }
+        };
+        merge(&mut self.tree, tree);
+        Ok(())
+    }
+
+    /// The values.
+    pub fn tree(&self) -> &Map<String, Value> {
+        &self.tree
+    }
+
+    /// The file's text as it was read.
+    pub fn text(&self) -> &str {
+        &self.sources[0].text
+    }
+
+    fn read(&mut self, source: usize) -> Result<Map<String, Value>, Box<SourceError>> {
+        let text = self.sources[source].text.clone();
+        let table = DeTable::parse(&text).map_err(|error| {
+            let span = error.span().unwrap_or(0..0);
+            let place = Place { source, key: span.clone(), value: span };
+            self.error_at(&place, "not valid TOML".into(), error.message().to_owned(), None)
+        })?;
+        Ok(self.table(source, table.get_ref(), &mut Vec::new()))
+    }
+
+    fn table(
+        &mut self,
+        source: usize,
+        table: &DeTable<'_>,
+        path: &mut Vec<String>,
+    ) -> Map<String, Value> {
+        let mut map = Map::new();
+        for (key, value) in table {
+            path.push(key.get_ref().to_string());
+            let place = Place { source, key: key.span(), value: value.span() };
+            self.places.insert(path.clone(), place);
+            let value = self.value(source, value, path);
+            map.insert(key.get_ref().to_string(), value);
+            path.pop();
+        }
+        map
+    }
+
+    fn value(&mut self, source: usize, value: &Spanned<DeValue<'_>>, path: &mut Vec<String>) -> Value {
+        match value.get_ref() {
+            DeValue::Table(table) => Value::Object(self.table(source, table, path)),
+            DeValue::Array(items) => {
+                let items = items.iter().enumerate().map(|(index, item)| {
+                    path.push(index.to_string());
+                    let place = Place { source, key: item.span(), value: item.span() };
+                    self.places.insert(path.clone(), place);
+                    let item = self.value(source, item, path);
+                    path.pop();
+                    item
+                });
+                Value::Array(items.collect())
+            }
+            DeValue::String(text) => Value::String(text.to_string()),
+            DeValue::Boolean(value) => Value::Bool(*value),
+            DeValue::Integer(integer) => {
+                let digits = integer.as_str().replace('_', "");
+                match i64::from_str_radix(&digits, integer.radix()) {
+                    Ok(number) => number.into(),
+                    // Too large for the types that settings have: reported there as a wrong number.
+                    Err(_) => digits.parse::<f64>().map_or(Value::Null, Value::from),
+                }
+            }
+            DeValue::Float(float) => match float.as_str().replace('_', "").parse::<f64>() {
+                // JSON has no NaN or infinity, and no setting wants one.
+                Ok(number) if number.is_finite() => number.into(),
+                _ => Value::String(float.as_str().to_owned()),
+            },
+            DeValue::Datetime(datetime) => Value::String(datetime.to_string()),
+        }
+    }
+
+    /// Reads the tree as `T`; errors are told with their place.
+    ///
+    /// # Errors
+    /// For unknown keys and wrong types.
+    pub fn deserialize<T: DeserializeOwned>(
+        &self,
+        tree: &Map<String, Value>,
+    ) -> Result<T, Box<SourceError>> {
+        serde_path_to_error::deserialize(&Value::Object(tree.clone())).map_err(|error| {
+            let path: Vec<String> = error
+                .path()
+                .iter()
+                .filter_map(|segment| match segment {
+                    serde_path_to_error::Segment::Map { key } => Some(key.clone()),
+                    serde_path_to_error::Segment::Seq { index } => Some(index.to_string()),
+                    serde_path_to_error::Segment::Enum { variant } => Some(variant.clone()),
+                    serde_path_to_error::Segment::Unknown => None,
+                })
+                .collect();
+            let message = error.inner().to_string();
+            self.error(&path, message)
+        })
+    }
+
+    /// An error at the value (or the nearest table around it) that a path names. Names in backticks
+    /// after "expected" are taken as what would be right.
+    pub fn error(&self, path: &[String], message: String) -> Box<SourceError> {
+        let help = suggestion(&message);
+        let shown = path.join(".");
+        let (place, depth) = self.locate(path);
+        let mut place = place.unwrap_or(Place { source: 0, key: 0..0, value: 0..0 });
+        // A wrong key is marked at the key, a wrong value at the value.
+        if !message.contains("unknown field") && depth == path.len() {
+            place.key = place.value.clone();
+        }
+        let title = if shown.is_empty() { message.clone() } else { format!("`{shown}` is wrong") };
+        self.error_at(&place, title, message, help)
+    }
+
+    /// As [`error`](Self::error), with the names that would be right.
+    pub fn error_with_names(
+        &self,
+        path: &[String],
+        message: String,
+        given: &str,
+        names: &[&str],
+    ) -> Box<SourceError> {
+        let mut error = self.error(path, message);
+        error.help = Some(help_with_names(given, names));
+        error
+    }
+
+    fn locate(&self, path: &[String]) -> (Option<Place>, usize) {
+        for depth in (1..=path.len()).rev() {
+            if let Some(place) = self.places.get(&path[..depth]) {
+                return (Some(place.clone()), depth);
+            }
+        }
+        (None, 0)
+    }
+
+    /// Whether the document (not a default) gives this path.
+    pub fn gives(&self, path: &[String]) -> bool {
+        self.places.contains_key(path)
+    }
+
+    fn error_at(
+        &self,
+        place: &Place,
+        message: String,
+        label: String,
+        help: Option<String>,
+    ) -> Box<SourceError> {
+        let source = &self.sources[place.source];
+        let end = place.key.end.min(source.text.len());
+        let start = place.key.start.min(end);
+        // The position is in the message too: it must survive where no source excerpt is drawn.
+        let (line, column) = line_and_column(&source.text, start);
+        let message = format!("{}:{line}:{column}: {message}", source.name);
+        Box::new(SourceError {
+            message,
+            source_code: NamedSource::new(&source.name, source.text.clone()).with_language("TOML"),
+            span: (start..end).into(),
+            label,
+            help,
+        })
+    }
+}
+
+fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
+    let before = text.get(..offset).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1;
+    (line, column)
+}
+
+/// Sets the value at a dotted path in a tree, making tables on the way.
+pub fn set_path(tree: &mut Map<String, Value>, path: &[String], value: Value) {
+    match path {
+        [] => {}
+        [last] => {
+            tree.insert(last.clone(), value);
+        }
+        [first, rest @ ..] => {
+            let below = tree.entry(first.clone()).or_insert_with(|| Value::Object(Map::new()));
+            if !below.is_object() {
+                *below = Value::Object(Map::new());
+            }
+            if let Value::Object(below) = below {
+                set_path(below, rest, value);
+            }
+        }
+    }
+}
+
+/// `over` over `under`, table by table; other values are replaced.
+fn merge(under: &mut Map<String, Value>, over: Map<String, Value>) {
+    for (key, value) in over {
+        match (under.get_mut(&key), value) {
+            (Some(Value::Object(under)), Value::Object(over)) => merge(under, over),
+            (_, value) => {
+                under.insert(key, value);
+            }
+        }
+    }
+}
+
+/// The nearest of some names, and all of them.
+pub fn help_with_names(given: &str, names: &[&str]) -> String {
+    let nearest = names
+        .iter()
+        .map(|name| (strsim::normalized_damerau_levenshtein(given, name), *name))
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .filter(|(similarity, _)| *similarity >= 0.5);
+    let all = names.join(", ");
+    match nearest {
+        Some((_, name)) => format!("did you mean `{name}`? The names are: {all}"),
+        None => format!("the names are: {all}"),
+    }
+}
+
+/// From serde's "unknown field `x`, expected one of `a`, `b`" to help.
+fn suggestion(message: &str) -> Option<String> {
+    let (given, expected) = message.split_once("expected")?;
+    let between = |text: &'_ str| -> Vec<String> {
+        text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    };
+    let given = between(given).pop()?;
+    let names = between(expected);
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    (!names.is_empty()).then(|| help_with_names(&given, &names))
+}
+
+/// `a.b.c` to its parts. A key in an axis or override may name a setting by its dotted path.
+pub fn split_path(path: &str) -> Vec<String> {
+    path.split('.').map(|part| part.trim().to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document(text: &str) -> Document {
+        Document::parse(Path::new("e.toml"), text.into()).unwrap()
+    }
+
+    #[test]
+    fn set_overrides_and_accepts_bare_words() {
+        let mut document = document("[train]\nsteps = 3\noptimizer = \"adam\"\n");
+        document.set("train.steps=5").unwrap();
+        document.set("train.optimizer=sgd").unwrap();
+        document.set("axes.length=[1, 2]").unwrap();
+        let expected = serde_json::json!({
+            "train": {"steps": 5, "optimizer": "sgd"}, "axes": {"length": [1, 2]}
+        });
+        assert_eq!(Value::Object(document.tree().clone()), expected);
+        assert!(document.set("train.steps").is_err());
+    }
+
+    #[test]
+    fn errors_name_the_place_and_the_nearest_name() {
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        #[allow(dead_code)]
+        struct Train {
+            steps: u64,
+            optimizer: String,
+        }
+        #[derive(Debug, serde::Deserialize)]
+        #[allow(dead_code)]
+        struct File {
+            train: Train,
+        }
+        let document = document("# comment\n[train]\nstepz = 3\n");
+        let error = document.deserialize::<File>(document.tree()).unwrap_err();
+        assert!(error.to_string().starts_with("e.toml:3:1:"), "{error}");
+        assert!(error.help.as_deref().unwrap().contains("did you mean `steps`"), "{error:?}");
+
+        let document = Document::parse(Path::new("e.toml"), "a = = 1".into()).unwrap_err();
+        assert!(document.to_string().starts_with("e.toml:1:"), "{document}");
+    }
+}

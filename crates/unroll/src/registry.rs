@@ -1,0 +1,28 @@
+//! The architectures by name. Adding one is a module with its [`ModelConfig`](unroll_core::ModelConfig)
+//! and one line here.
+
+use unroll_core::{Architecture, Entry};
+use unroll_gru::GruConfig;
+use unroll_lstm::LstmConfig;
+use unroll_rnn::RnnConfig;
+
+static RNN: Entry<RnnConfig> = Entry::new("rnn", "vanilla recurrent network (Elman 1990)");
+static GRU: Entry<GruConfig> = Entry::new("gru", "gated recurrent unit (Cho et al. 2014)");
+static LSTM: Entry<LstmConfig> =
+    Entry::new("lstm", "long short-term memory (Hochreiter & Schmidhuber 1997)");
+
+/// All architectures, in the order in which tables and legends show them.
+pub fn architectures() -> impl Iterator<Item = &'static dyn Architecture> {
+    let recurrent: [&'static dyn Architecture; 3] = [&RNN, &GRU, &LSTM];
+    recurrent.into_iter()//ATT
+}
+
+/// The architecture called `name`.
+pub fn find(name: &str) -> Option<&'static dyn Architecture> {
+    architectures().find(|architecture| architecture.name() == name)
+}
+
+/// The names of all architectures.
+pub fn names() -> Vec<&'static str> {
+    architectures().map(|architecture| architecture.name()).collect()
+}

@@ -1,0 +1,300 @@
+//! The laws of `SequenceModel`, over every registered architecture.
+//!
+//! All in f64, where exactness is the point. A new architecture is tested the moment it is listed in
+//! the registry.
+
+mod common;
+
+use candle_core::{DType, Device, Tensor, Var};
+use common::{Case, assert_close, cases, max_difference, random};
+use unroll_core::weights::{TensorFile, export, import};
+use unroll_core::{Error, Form, ForwardArgs, Lengths, Mode, SequenceModel, Stream};
+
+const BATCH: usize = 3;
+const STEPS: usize = 7;
+
+fn input(case: &Case) -> Tensor {
+    random(&[BATCH, STEPS, case.inputs], 11)
+}
+
+fn each(law: impl Fn(&Case, &dyn SequenceModel)) {
+    let mut count = 0;
+    for case in cases() {
+        law(&case, case.build(DType::F64).as_ref());
+        count += 1;
+    }
+    assert!(count >= unroll::registry::names().len(), "every architecture has a case");
+}
+
+#[test]
+fn forward_equals_the_unrolled_step() {
+    each(|case, model| {
+        let x = input(case);
+        if !model.is_causal() {
+            let state = model.zero_state(BATCH).unwrap();
+            let step = model.step(&x.get_on_dim(1, 0).unwrap(), &state);
+            assert!(matches!(step, Err(Error::Unsupported(_))), "{case}");
+            return;
+        }
+        let unrolled =
+            model.forward(&ForwardArgs { form: Form::Unrolled, ..ForwardArgs::new(&x) }).unwrap();
+        assert_eq!(unrolled.form, "unrolled");
+        for form in [Form::Auto, Form::Reference] {
+            let whole = model.forward(&ForwardArgs { form, ..ForwardArgs::new(&x) }).unwrap();
+            assert_close(&whole.output, &unrolled.output, 1e-12, &format!("{case} {form:?}"));
+            for (a, b) in whole.state.tensors().iter().zip(unrolled.state.tensors()) {
+                assert_close(&a.tensor, &b.tensor, 1e-12, &format!("{case} {form:?} {}", a.name));
+            }
+            assert_eq!(whole.state.steps(), STEPS, "{case}");
+        }
+    });
+}
+
+#[test]
+fn carrying_the_state_over_a_split_changes_nothing() {
+    each(|case, model| {
+        if !model.is_causal() {
+            return;
+        }
+        let x = input(case);
+        let whole = model.forward(&ForwardArgs::new(&x)).unwrap();
+        for split in [1, 4, STEPS - 1] {
+            let head = x.narrow(1, 0, split).unwrap();
+            let tail = x.narrow(1, split, STEPS - split).unwrap();
+            let first = model.forward(&ForwardArgs::new(&head)).unwrap();
+            let second = model
+                .forward(&ForwardArgs { state: Some(&first.state), ..ForwardArgs::new(&tail) })
+                .unwrap();
+            let joined = Tensor::cat(&[&first.output, &second.output], 1).unwrap();
+            assert_close(&whole.output, &joined, 1e-12, &format!("{case} at {split}"));
+            for (a, b) in whole.state.tensors().iter().zip(second.state.tensors()) {
+                assert_close(&a.tensor, &b.tensor, 1e-12, &format!("{case} {}", a.name));
+            }
+        }
+    });
+}
+
+#[test]
+fn causal_outputs_do_not_depend_on_later_inputs() {
+    each(|case, model| {
+        let x = input(case);
+        let before = model.forward(&ForwardArgs::new(&x)).unwrap().output;
+        let at = 4;
+        let bump = Tensor::cat(
+            &[
+                Tensor::zeros((BATCH, at, case.inputs), DType::F64, &Device::Cpu).unwrap(),
+                random(&[BATCH, STEPS - at, case.inputs], 12),
+            ],
+            1,
+        )
+        .unwrap();
+        let after = model.forward(&ForwardArgs::new(&(x + bump).unwrap())).unwrap().output;
+        let part = |t: &Tensor, from, len| t.narrow(1, from, len).unwrap();
+        let earlier = max_difference(&part(&before, 0, at), &part(&after, 0, at));
+        let later = max_difference(&part(&before, at, STEPS - at), &part(&after, at, STEPS - at));
+        assert!(later > 1e-6, "{case}: the output does not depend on its input");
+        assert_eq!(model.is_causal(), earlier == 0.0, "{case}: earlier outputs moved {earlier}");
+    });
+}
+
+#[test]
+fn a_padded_batch_equals_its_sequences_alone() {
+    let lengths = Lengths::new(vec![7, 3, 1], BATCH, STEPS).unwrap();
+    each(|case, model| {
+        let x = Var::from_tensor(&input(case)).unwrap();
+        let weight = random(&[BATCH, STEPS, model.output_size()], 13);
+        let real = lengths.mask(STEPS, DType::F64, &Device::Cpu).unwrap().unsqueeze(2).unwrap();
+        for form in [Form::Auto, Form::Reference] {
+            let what = format!("{case} {form:?}");
+            let args =
+                ForwardArgs { lengths: Some(&lengths), form, ..ForwardArgs::new(x.as_tensor()) };
+            let padded = model.forward(&args).unwrap();
+            let answer = padded.output.broadcast_mul(&real).unwrap();
+            let grads = (&answer * &weight).unwrap().sum_all().unwrap().backward().unwrap();
+            let last = model.forward_last(&args).unwrap();
+            let mut totals: Vec<Option<Tensor>> = vec![None; model.parameters().len()];
+            for (row, &length) in lengths.as_slice().iter().enumerate() {
+                let cut = |t: &Tensor| {
+                    t.narrow(0, row, 1).unwrap().narrow(1, 0, length).unwrap().contiguous().unwrap()
+                };
+                let alone = Var::from_tensor(&cut(x.as_tensor())).unwrap();
+                let result = model
+                    .forward(&ForwardArgs { form, ..ForwardArgs::new(alone.as_tensor()) })
+                    .unwrap();
+                assert_close(&cut(&padded.output), &result.output, 1e-12, &what);
+                let at = result.output.narrow(1, length - 1, 1).unwrap().squeeze(1).unwrap();
+                assert_close(&last.narrow(0, row, 1).unwrap(), &at, 1e-12, &format!("{what} last"));
+                for (a, b) in padded.state.tensors().iter().zip(result.state.tensors()) {
+                    if a.time_axis.is_none() {
+                        let a_row = a.tensor.narrow(a.batch_axis, row, 1).unwrap();
+                        assert_close(&a_row, &b.tensor, 1e-12, &format!("{what} {}", a.name));
+                    }
+                }
+                let alone_grads =
+                    (result.output * cut(&weight)).unwrap().sum_all().unwrap().backward().unwrap();
+                let padded_dx = cut(grads.get(x.as_tensor()).unwrap());
+                let alone_dx = alone_grads.get(alone.as_tensor()).unwrap();
+                assert_close(&padded_dx, alone_dx, 1e-12, &format!("{what} dx"));
+                for (total, parameter) in totals.iter_mut().zip(model.parameters().iter()) {
+                    let grad = alone_grads.get(parameter.var.as_tensor()).cloned();
+                    *total = match (total.take(), grad) {
+                        (Some(a), Some(b)) => Some((a + b).unwrap()),
+                        (a, b) => a.or(b),
+                    };
+                }
+            }
+            for (total, parameter) in totals.iter().zip(model.parameters().iter()) {
+                let grad = grads.get(parameter.var.as_tensor()).unwrap();
+                let total = total.as_ref().unwrap();
+                assert_close(grad, total, 1e-11, &format!("{what} {}", parameter.name));
+            }
+            // Padding carries no gradient.
+            let dx =
+                grads.get(x.as_tensor()).unwrap().broadcast_mul(&real.affine(-1.0, 1.0).unwrap());
+            let leak = dx.unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f64>().unwrap();
+            assert_eq!(leak, 0.0, "{what}: gradient at padding");
+        }
+    });
+}
+
+#[test]
+fn every_parameter_gets_a_gradient() {
+    each(|case, model| {
+        let x = input(case);
+        let weight = random(&[BATCH, STEPS, model.output_size()], 14);
+        for form in [Form::Auto, Form::Reference] {
+            let output =
+                model.forward(&ForwardArgs { form, ..ForwardArgs::new(&x) }).unwrap().output;
+            let grads = (output * &weight).unwrap().sum_all().unwrap().backward().unwrap();
+            for parameter in model.parameters().iter() {
+                let grad = grads.get(parameter.var.as_tensor());
+                let grad = grad.unwrap_or_else(|| panic!("{case}: {} has none", parameter.name));
+                let norm =
+                    grad.sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap().sqrt();
+                let allowed_zero = case.zero_gradients.contains(&parameter.name.as_str());
+                assert!(norm.is_finite(), "{case}: {}", parameter.name);
+                assert_eq!(norm < 1e-14, allowed_zero, "{case}: {} {norm}", parameter.name);
+            }
+        }
+    });
+}
+
+#[test]
+fn gradients_match_finite_differences() {
+    each(|case, model| {
+        let x = Var::from_tensor(&input(case)).unwrap();
+        let weight = random(&[BATCH, STEPS, model.output_size()], 15);
+        let loss = || -> Tensor {
+            let output = model.forward(&ForwardArgs::new(x.as_tensor())).unwrap().output;
+            (output * &weight).unwrap().sum_all().unwrap()
+        };
+        let grads = loss().backward().unwrap();
+        let mut check = |name: &str, var: &Var| {
+            let grad: Vec<f64> = match grads.get(var.as_tensor()) {
+                Some(grad) => grad.flatten_all().unwrap().to_vec1().unwrap(),
+                None => vec![0.0; var.elem_count()],
+            };
+            let values: Vec<f64> = var.flatten_all().unwrap().to_vec1().unwrap();
+            // A few entries of each tensor, spread over it.
+            let stride = (values.len() / 5).max(1);
+            for index in (0..values.len()).step_by(stride) {
+                let at = |delta: f64| -> f64 {
+                    let mut moved = values.clone();
+                    moved[index] += delta;
+                    var.set(&Tensor::from_vec(moved, var.shape(), &Device::Cpu).unwrap()).unwrap();
+                    loss().to_scalar().unwrap()
+                };
+                let h = 1e-5;
+                // Fourth order: the error is far below the tolerance.
+                let slope = (8.0 * (at(h) - at(-h)) - (at(2.0 * h) - at(-2.0 * h))) / (12.0 * h);
+                var.set(&Tensor::from_vec(values.clone(), var.shape(), &Device::Cpu).unwrap())
+                    .unwrap();
+                let error = (slope - grad[index]).abs() / (1.0 + slope.abs());
+                assert!(error < 1e-7, "{case} {name}[{index}]: {} vs {slope}", grad[index]);
+            }
+        };
+        check("x", &x);
+        for parameter in model.parameters().iter() {
+            check(&parameter.name, &parameter.var);
+        }
+    });
+}
+
+#[test]
+fn the_last_step_is_what_forward_gives_there() {
+    each(|case, model| {
+        let x = input(case);
+        let whole = model.forward(&ForwardArgs::new(&x)).unwrap().output;
+        let last = model.forward_last(&ForwardArgs::new(&x)).unwrap();
+        let expected = whole.narrow(1, STEPS - 1, 1).unwrap().squeeze(1).unwrap();
+        assert_close(&last, &expected, 1e-12, &case.to_string());
+    });
+}
+
+#[test]
+fn costs_are_the_real_sizes() {
+    each(|case, model| {
+        let x = input(case);
+        let cost = model.cost(BATCH, STEPS);
+        let predicted = case.cost(BATCH, STEPS);
+        assert_eq!(cost, predicted, "{case}: cost of the model and of its options");
+        assert_eq!(cost.parameters, model.parameters().elements() as u64, "{case}: parameters");
+        let state = model.forward(&ForwardArgs::new(&x)).unwrap().state;
+        assert_eq!(cost.state_elements, state.elements() as u64, "{case}: state");
+        assert!(cost.forward_flops > 0 && cost.backward_flops >= cost.forward_flops, "{case}");
+    });
+}
+
+#[test]
+fn export_and_import_give_the_same_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    each(|case, model| {
+        let path = folder.path().join("weights.safetensors");
+        std::fs::write(&path, export(model.parameters()).to_bytes().unwrap()).unwrap();
+        let other = case.build_with_seed(DType::F64, 99);
+        let x = input(case);
+        let mine = model.forward(&ForwardArgs::new(&x)).unwrap().output;
+        let theirs = other.forward(&ForwardArgs::new(&x)).unwrap().output;
+        assert!(max_difference(&mine, &theirs) > 0.0, "{case}: seeds do not differ");
+        import(other.parameters(), &TensorFile::read(&path).unwrap()).unwrap();
+        let theirs = other.forward(&ForwardArgs::new(&x)).unwrap().output;
+        assert_eq!(max_difference(&mine, &theirs), 0.0, "{case}");
+    });
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bits_and_dropout_follows_its_stream() {
+    each(|case, model| {
+        let twin = case.build(DType::F64);
+        let x = input(case);
+        let stream = Stream::new(5, "dropout");
+        let run = |model: &dyn SequenceModel, step| {
+            let stream = stream.at(step);
+            let args = ForwardArgs { mode: Mode::Train(&stream), ..ForwardArgs::new(&x) };
+            model.forward(&args).unwrap().output
+        };
+        assert_eq!(max_difference(&run(model, 1), &run(twin.as_ref(), 1)), 0.0, "{case}");
+        let moved = max_difference(&run(model, 1), &run(model, 2));
+        assert_eq!(moved > 0.0, case.has_dropout, "{case}: dropout moved outputs by {moved}");
+    });
+}
+
+#[test]
+fn wrong_inputs_are_typed_errors() {
+    each(|case, model| {
+        let wrong = random(&[BATCH, STEPS, case.inputs + 1], 16);
+        assert!(
+            matches!(model.forward(&ForwardArgs::new(&wrong)), Err(Error::Shape { .. })),
+            "{case}"
+        );
+        let flat = random(&[BATCH, case.inputs], 16);
+        assert!(
+            matches!(model.forward(&ForwardArgs::new(&flat)), Err(Error::Shape { .. })),
+            "{case}"
+        );
+        let x = input(case);
+        let short = Lengths::new(vec![1; BATCH - 1], BATCH - 1, STEPS).unwrap();
+        let args = ForwardArgs { lengths: Some(&short), ..ForwardArgs::new(&x) };
+        assert!(model.forward(&args).is_err(), "{case}");
+    });
+}
