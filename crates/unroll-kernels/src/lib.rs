@@ -11,6 +11,7 @@ mod buffers;
 mod gru;
 pub mod isa;
 mod lstm;
+pub mod memory;
 mod product;
 mod real;
 pub mod recurrent;

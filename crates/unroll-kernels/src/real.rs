@@ -64,10 +64,9 @@ impl Real for f32 {
         let magnitude = self.abs();
         // Near 0 the quotient below cancels: the odd polynomial of Cephes' tanhf instead.
         let z = self * self;
-        let series = (((-5.704_988_7e-3 * z + 2.063_908_9e-2) * z - 5.373_971_6e-2) * z
-            + 1.333_144_2e-1)
-            * z
-            - 3.333_328_2e-1;
+        let series =
+            (((-5.704_988_7e-3 * z + 2.063_909e-2) * z - 5.373_971_6e-2) * z + 0.133_314_42) * z
+                - 0.333_332_8;
         let small = series * z * magnitude + magnitude;
         let decay = exp_f32(-2.0 * magnitude);
         let large = (1.0 - decay) / (1.0 + decay);

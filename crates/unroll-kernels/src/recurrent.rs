@@ -284,14 +284,11 @@ impl RecurrentOp {
         Ok((F::storage(out), shape))
     }
 
-    fn gradients<F: Element>(
+    fn gradients<F: Element + candle_core::WithDType>(
         &self,
         args: [&Tensor; 3],
         grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)>
-    where
-        F: candle_core::WithDType,
-    {
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let grad = grad.contiguous()?;
         let guards = args.map(|t| (t.storage_and_layout(), t));
         let storages = guards.each_ref().map(|((storage, layout), _)| (&**storage, *layout));

@@ -1,6 +1,6 @@
 //! The error type of tasks and data sets.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What can go wrong while a task is set up.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +42,18 @@ pub enum Error {
         /// What is wrong.
         message: String,
     },
+}
+
+impl Error {
+    /// An [`Error::Option`] from its two parts.
+    pub fn option(option: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Option { option: option.into(), message: message.into() }
+    }
+
+    /// An [`Error::Data`] from its parts.
+    pub fn data(path: &Path, line: usize, message: impl Into<String>) -> Self {
+        Self::Data { path: path.to_owned(), line, message: message.into() }
+    }
 }
 
 /// Result with the tasks' [`Error`].

@@ -134,7 +134,7 @@ impl Metric {
     pub fn name(&self) -> String {
         match self {
             Self::MeanSquaredError => "MSE".into(),
-            Self::RootMeanSquaredError { unit, .. } if unit.is_empty() => "RMSE".into(),
+            Self::RootMeanSquaredError { unit: "", .. } => "RMSE".into(),
             Self::RootMeanSquaredError { unit, .. } => format!("RMSE ({unit})"),
             Self::Accuracy => "accuracy".into(),
             Self::CrossEntropy => "cross-entropy (nats)".into(),
@@ -197,6 +197,9 @@ pub trait Task: Send + Sync {
     fn evaluation(&self, split: Split, batch_size: usize) -> Vec<Batch>;
 }
 
+/// Options of a task by name, as an experiment file gives them.
+pub type Options = Map<String, Value>;
+
 /// What a task is built from.
 #[derive(Debug, Clone)]
 pub struct TaskRequest<'a> {
@@ -205,7 +208,7 @@ pub struct TaskRequest<'a> {
     /// Seed of the training batches.
     pub seed: u64,
     /// The task's own options; keys that are not given take their defaults.
-    pub options: &'a Map<String, Value>,
+    pub options: &'a Options,
 }
 
 /// A task in the registry.
@@ -216,10 +219,11 @@ pub struct TaskEntry {
     pub summary: &'static str,
     /// Options with their defaults.
     pub options: fn() -> Vec<(OptionDoc, Value)>,
-    /// The only length the task has, given its options (pixels of an image); `None` when any will do.
-    pub fixed_length: fn(&Map<String, Value>) -> Result<Option<usize>>,
+    /// The only length the task has, given its options (pixels of an image); `None` when any will
+    /// do.
+    pub fixed_length: fn(&Options) -> Result<Option<usize>>,
     /// All options with the given ones over the defaults, checked.
-    pub resolve: fn(&Map<String, Value>) -> Result<Map<String, Value>>,
+    pub resolve: fn(&Options) -> Result<Options>,
     /// Builds the task.
     pub build: fn(&TaskRequest<'_>) -> Result<Box<dyn Task>>,
     /// Data files that it reads, by name within the data folder.

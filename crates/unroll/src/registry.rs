@@ -14,7 +14,7 @@ static LSTM: Entry<LstmConfig> =
 /// All architectures, in the order in which tables and legends show them.
 pub fn architectures() -> impl Iterator<Item = &'static dyn Architecture> {
     let recurrent: [&'static dyn Architecture; 3] = [&RNN, &GRU, &LSTM];
-    recurrent.into_iter()//ATT
+    recurrent.into_iter().chain(unroll_attention::ARCHITECTURES.iter().copied())
 }
 
 /// The architecture called `name`.

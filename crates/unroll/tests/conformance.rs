@@ -189,7 +189,7 @@ fn gradients_match_finite_differences() {
             (output * &weight).unwrap().sum_all().unwrap()
         };
         let grads = loss().backward().unwrap();
-        let mut check = |name: &str, var: &Var| {
+        let check = |name: &str, var: &Var| {
             let grad: Vec<f64> = match grads.get(var.as_tensor()) {
                 Some(grad) => grad.flatten_all().unwrap().to_vec1().unwrap(),
                 None => vec![0.0; var.elem_count()],

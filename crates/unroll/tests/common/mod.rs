@@ -55,7 +55,7 @@ pub fn cases() -> Vec<Case> {
     for architecture in unroll::registry::architectures() {
         let known: Vec<&str> = architecture.options().iter().map(|(doc, _)| doc.name).collect();
         let mut add = |extra: Value| {
-            let mut options = json!({"input_size": 4, "hidden_size": 6});
+            let mut options = json!({"input_size": 4, "hidden_size": 8});
             let (Value::Object(options), Value::Object(extra)) = (&mut options, extra) else {
                 unreachable!("both are objects")
             };
@@ -118,7 +118,12 @@ pub fn cases() -> Vec<Case> {
         for key in ["attention_dropout", "dropout"] {
             let takes_effect = !["rnn", "gru", "lstm"].contains(&architecture.name());
             if known.contains(&key) && takes_effect {
-                add(json!({key: 0.3}));
+                // Dropout between layers needs two.
+                if known.contains(&"num_layers") {
+                    add(json!({key: 0.3, "num_layers": 2}));
+                } else {
+                    add(json!({key: 0.3}));
+                }
             }
         }
     }

@@ -1,0 +1,9 @@
+//! Laws, closed forms, oracles and reference vectors of the attention architectures, in f64.
+
+mod common;
+mod errors;
+mod gradients;
+mod laws;
+mod oracles;
+mod properties;
+mod vectors;

@@ -1,0 +1,69 @@
+//! Where the data files lie.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// Environment variable that names the data folder.
+pub const VARIABLE: &str = "UNROLL_DATA";
+
+/// Path of the data file `file`.
+///
+/// With [`VARIABLE`] set, it is looked for there and nowhere else. Otherwise in the first of these
+/// folders that has it: `data` in the current directory and its ancestors, then the `data` folder
+/// of the source checkout that the program was built from. The path is returned whether or not the
+/// file exists, so that the error of opening it names a path.
+pub fn locate(file: &str) -> PathBuf {
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data");
+    locate_in(std::env::var_os(VARIABLE), std::env::current_dir().ok().as_deref(), checkout, file)
+}
+
+fn locate_in(
+    variable: Option<OsString>,
+    current: Option<&Path>,
+    checkout: PathBuf,
+    file: &str,
+) -> PathBuf {
+    if let Some(folder) = variable.filter(|value| !value.is_empty()) {
+        return Path::new(&folder).join(file);
+    }
+    let beside = current.into_iter().flat_map(Path::ancestors).map(|folder| folder.join("data"));
+    beside
+        .chain([checkout])
+        .map(|folder| folder.join(file))
+        .find(|path| path.exists())
+        .unwrap_or_else(|| Path::new("data").join(file))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn the_first_folder_that_has_the_file_wins() {
+        let root = tempfile::tempdir().unwrap();
+        let deep = root.path().join("a/b");
+        let checkout = root.path().join("checkout/data");
+        for folder in [&deep, &root.path().join("a/data"), &checkout] {
+            fs::create_dir_all(folder).unwrap();
+        }
+        let found = |variable: Option<&str>| {
+            locate_in(variable.map(OsString::from), Some(&deep), checkout.clone(), "set.gz")
+        };
+        assert_eq!(found(None), Path::new("data/set.gz"), "nowhere");
+        fs::write(checkout.join("set.gz"), "").unwrap();
+        assert_eq!(found(None), checkout.join("set.gz"), "an empty `data` does not hide it");
+        assert_eq!(found(Some("")), checkout.join("set.gz"), "empty is as good as not set");
+        fs::write(root.path().join("a/data/set.gz"), "").unwrap();
+        assert_eq!(found(None), root.path().join("a/data/set.gz"));
+        assert_eq!(found(Some("/elsewhere")), Path::new("/elsewhere/set.gz"));
+    }
+
+    #[test]
+    fn the_bundled_files_are_found() {
+        for file in crate::registry().iter().flat_map(|entry| entry.files) {
+            assert!(locate(file).is_file(), "{file} is not bundled");
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! Data files and what is made of them: where they lie, how they are read, split and batched.
+
+pub(crate) mod epochs;
+pub(crate) mod file;
+pub mod folder;
+pub(crate) mod labelled;
+pub mod series_file;
+pub(crate) mod split;
+
+pub use folder::locate;
+pub use series_file::SeriesFile;

@@ -1,0 +1,8 @@
+//! Tasks from bundled data sets.
+
+pub(crate) mod digits;
+pub(crate) mod electricity;
+mod hourly;
+mod images;
+pub(crate) mod japanese_vowels;
+pub(crate) mod mnist;

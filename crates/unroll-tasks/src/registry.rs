@@ -1,0 +1,27 @@
+//! All tasks by name.
+
+use crate::TaskEntry;
+use crate::real::{digits, electricity, japanese_vowels, mnist};
+use crate::synthetic::{adding, copy, mqar, parity, selective_copy};
+
+static REGISTRY: [TaskEntry; 9] = [
+    adding::ENTRY,
+    copy::ENTRY,
+    selective_copy::ENTRY,
+    mqar::ENTRY,
+    parity::ENTRY,
+    digits::ENTRY,
+    mnist::ENTRY,
+    electricity::ENTRY,
+    japanese_vowels::ENTRY,
+];
+
+/// All tasks, the synthetic ones first.
+pub fn registry() -> &'static [TaskEntry] {
+    &REGISTRY
+}
+
+/// The task of that name.
+pub fn find(name: &str) -> Option<&'static TaskEntry> {
+    REGISTRY.iter().find(|entry| entry.name == name)
+}

@@ -1,0 +1,194 @@
+//! Experiment files: one question, as data.
+
+pub mod matching;
+pub mod plan;
+pub mod source;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use unroll_core::Init;
+use unroll_results::record::TrialKind;
+use unroll_train::TrainConfig;
+
+pub use plan::{Plan, Trial, TrialSpec};
+pub use source::{Document, SourceError};
+
+/// An experiment file. Every key that it does not know is an error.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Experiment {
+    /// Short name: the folder under `results/`.
+    pub name: String,
+    /// What is asked, in prose.
+    pub question: String,
+    /// How the answer is read from the tables and plots, in prose.
+    #[serde(default)]
+    pub analysis: String,
+    /// What is measured in each cell of the sweep.
+    #[serde(default = "measure_quality")]
+    pub measure: Vec<TrialKind>,
+    /// Swept settings: `task`, `arch`, `length`, `seed`, `device`, or any setting by dotted path.
+    pub axes: BTreeMap<String, Vec<Value>>,
+    /// Element type of parameters and activations: `f32` or `f64`.
+    #[serde(default)]
+    pub dtype: ElementType,
+    /// Options for every architecture that has them.
+    #[serde(default)]
+    pub model: Map<String, Value>,
+    /// Options for one architecture.
+    #[serde(default)]
+    pub arch: BTreeMap<String, Map<String, Value>>,
+    /// Options for one task.
+    #[serde(default)]
+    pub task: BTreeMap<String, Map<String, Value>>,
+    /// Initialiser.
+    #[serde(default)]
+    pub init: Init,
+    /// Training.
+    #[serde(default)]
+    pub train: TrainConfig,
+    /// What makes the architectures comparable.
+    #[serde(default, rename = "match")]
+    pub matching: Matching,
+    /// Gradient measurement.
+    #[serde(default)]
+    pub gradient: GradientSettings,
+    /// Throughput measurement.
+    #[serde(default)]
+    pub throughput: ThroughputSettings,
+    /// Evaluation beyond the trained length.
+    #[serde(default)]
+    pub evaluate: EvaluateSettings,
+    /// Settings that differ in some cells of the sweep.
+    #[serde(default, rename = "override")]
+    pub overrides: Vec<Override>,
+}
+
+fn measure_quality() -> Vec<TrialKind> {
+    vec![TrialKind::Quality]
+}
+
+/// Element type of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ElementType {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// 64 bits.
+    F64,
+}
+
+impl ElementType {
+    /// Name in files: `f32`, `f64`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F64 => "f64",
+        }
+    }
+
+    /// candle's type.
+    pub fn dtype(self) -> candle_core::DType {
+        match self {
+            Self::F32 => candle_core::DType::F32,
+            Self::F64 => candle_core::DType::F64,
+        }
+    }
+}
+
+/// What is held equal over the architectures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MatchBy {
+    /// The hidden size, as given.
+    #[default]
+    HiddenSize,
+    /// Trainable parameters of the whole model.
+    Parameters,
+    /// FLOPs of a forward pass at the trial's length.
+    Flops,
+}
+
+impl MatchBy {
+    /// Name in files and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::HiddenSize => "hidden_size",
+            Self::Parameters => "parameters",
+            Self::Flops => "flops",
+        }
+    }
+}
+
+/// Fair matching: hidden sizes are chosen so that all architectures cost what the reference costs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Matching {
+    /// What is held equal.
+    pub by: MatchBy,
+    /// The architecture that keeps the hidden size as given.
+    pub reference: String,
+}
+
+impl Default for Matching {
+    fn default() -> Self {
+        Self { by: MatchBy::HiddenSize, reference: "lstm".into() }
+    }
+}
+
+/// How gradients are measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GradientSettings {
+    /// Sequences whose norms are averaged.
+    pub examples: usize,
+    /// Whether trained models are measured too, at the end of each quality trial.
+    pub after_training: bool,
+}
+
+impl Default for GradientSettings {
+    fn default() -> Self {
+        Self { examples: 16, after_training: true }
+    }
+}
+
+/// How speed is measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ThroughputSettings {
+    /// Sequences per batch.
+    pub batch_size: usize,
+    /// Shortest time to measure a phase for, seconds.
+    pub min_seconds: f64,
+    /// Fewest iterations.
+    pub min_iterations: usize,
+    /// Whether step-by-step decoding of causal models is timed too.
+    pub decode: bool,
+}
+
+impl Default for ThroughputSettings {
+    fn default() -> Self {
+        Self { batch_size: 32, min_seconds: 0.5, min_iterations: 5, decode: true }
+    }
+}
+
+/// Evaluation at lengths other than the trained one.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvaluateSettings {
+    /// The lengths, steps.
+    pub lengths: Vec<usize>,
+}
+
+/// Settings for the cells of the sweep whose axes have the given values.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Override {
+    /// Axis (or `measure`) to its value, or to a list of values.
+    pub when: BTreeMap<String, Value>,
+    /// Dotted path of a setting to its value.
+    pub set: BTreeMap<String, Value>,
+}

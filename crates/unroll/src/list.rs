@@ -1,0 +1,115 @@
+//! `unroll list`: what there is to sweep.
+
+use serde_json::{Map, Value, json};
+use unroll_core::Architecture;
+use unroll_core::architecture::OptionDoc;
+
+use crate::experiment::plan::nearest;
+use crate::registry;
+
+/// Architectures and tasks in one text, or one of them with its options.
+///
+/// # Errors
+/// What names there are, when there is none called `name`.
+pub fn text(name: Option<&str>) -> Result<String, String> {
+    let Some(name) = name else {
+        let mut out = String::from("Architectures\n");
+        for architecture in registry::architectures() {
+            out.push_str(&format!("  {:<20} {}\n", architecture.name(), architecture.summary()));
+        }
+        out.push_str("\nTasks\n");
+        for task in unroll_tasks::registry() {
+            out.push_str(&format!("  {:<20} {}\n", task.name, task.summary));
+        }
+        out.push_str("\n`unroll list NAME` shows the options of one.\n");
+        return Ok(out);
+    };
+    let mut out = String::new();
+    let mut found = false;
+    if let Some(architecture) = registry::find(name) {
+        found = true;
+        out.push_str(&format!("{name}: {}\n\nOptions\n", architecture.summary()));
+        out.push_str(&options(&architecture.options()));
+        out.push_str(&costs(architecture));
+    }
+    if let Some(task) = unroll_tasks::find(name) {
+        found = true;
+        out.push_str(&format!("{name}: {}\n\nOptions\n", task.summary));
+        out.push_str(&options(&(task.options)()));
+    }
+    if found { Ok(out) } else { Err(unknown(name)) }
+}
+
+/// The same as JSON.
+///
+/// # Errors
+/// As [`text`].
+pub fn json(name: Option<&str>) -> Result<Value, String> {
+    let wanted = |other: &str| name.is_none_or(|name| name == other);
+    let architectures: Vec<Value> = registry::architectures()
+        .filter(|architecture| wanted(architecture.name()))
+        .map(|architecture| {
+            json!({
+                "name": architecture.name(),
+                "summary": architecture.summary(),
+                "options": options_json(&architecture.options()),
+            })
+        })
+        .collect();
+    let tasks: Vec<Value> = unroll_tasks::registry()
+        .iter()
+        .filter(|task| wanted(task.name))
+        .map(|task| {
+            json!({
+                "name": task.name,
+                "summary": task.summary,
+                "options": options_json(&(task.options)()),
+            })
+        })
+        .collect();
+    match name {
+        Some(name) if architectures.is_empty() && tasks.is_empty() => Err(unknown(name)),
+        _ => Ok(json!({"architectures": architectures, "tasks": tasks})),
+    }
+}
+
+fn unknown(name: &str) -> String {
+    let tasks = unroll_tasks::registry().iter().map(|task| task.name);
+    let names: Vec<&str> = registry::names().into_iter().chain(tasks).collect();
+    format!("there is no architecture or task called `{name}`: {}", nearest(name, &names))
+}
+
+fn options(options: &[(OptionDoc, Value)]) -> String {
+    options
+        .iter()
+        .map(|(doc, default)| format!("  {:<20} {} [{default}]\n", doc.name, doc.help))
+        .collect()
+}
+
+fn options_json(options: &[(OptionDoc, Value)]) -> Vec<Value> {
+    options
+        .iter()
+        .map(|(doc, default)| json!({"name": doc.name, "help": doc.help, "default": default}))
+        .collect()
+}
+
+/// What a layer with the default options costs for one sequence, at three lengths.
+fn costs(architecture: &dyn Architecture) -> String {
+    let mut given = Map::new();
+    if let Some((_, size)) =
+        architecture.options().iter().find(|(doc, _)| doc.name == "hidden_size")
+    {
+        given.insert("input_size".into(), size.clone());
+    }
+    let mut out = String::from("\nCosts with these defaults, input size as hidden size, one sequence\n");
+    out.push_str("  length  parameters  forward FLOPs  state elements\n");
+    for seq_len in [16, 128, 1024] {
+        if let Ok(cost) = architecture.cost(&given, 1, seq_len) {
+            out.push_str(&format!(
+                "  {seq_len:>6}  {:>10}  {:>13}  {:>14}\n",
+                cost.parameters, cost.forward_flops, cost.state_elements
+            ));
+        }
+    }
+    out
+}
