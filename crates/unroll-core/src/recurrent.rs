@@ -1,6 +1,6 @@
 //! Stacks of recurrent layers: layers, directions, dropout and lengths, written once for all cells.
 
-use candle_core::Tensor;
+use candle_core::{Tensor, Var};
 use serde::{Deserialize, Serialize};
 
 use crate::architecture::{BuildContext, OptionDoc, require_positive, require_probability};
@@ -396,8 +396,8 @@ impl<C: Cell> SequenceModel for RecurrentStack<C> {
                     input: &below,
                     weights,
                     initial: &initial[index],
-                    probe_hidden: probe.and_then(|p| p.hidden.get(index)).map(|v| v.as_tensor()),
-                    probe_cell: probe.and_then(|p| p.cell.get(index)).map(|v| v.as_tensor()),
+                    probe_hidden: probe.and_then(|p| p.hidden.get(index)).map(Var::as_tensor),
+                    probe_cell: probe.and_then(|p| p.cell.get(index)).map(Var::as_tensor),
                     lengths: args.lengths,
                     reverse: direction == 1,
                 };

@@ -97,7 +97,7 @@ pub fn import(parameters: &ParameterSet, file: &TensorFile) -> Result<()> {
 pub fn check_finite(name: &str, tensor: &Tensor) -> Result<()> {
     let values: Vec<f64> = tensor.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?;
     let bad = |v: &f64| !v.is_finite();
-    match values.iter().position(|v| bad(v)) {
+    match values.iter().position(bad) {
         None => Ok(()),
         Some(first) => Err(Error::NotFinite {
             name: name.to_owned(),

@@ -1,8 +1,8 @@
 //! What one finished trial leaves on disk.
 //!
-//! These are wire types: plain data, no methods that compute, every number with its unit. Columns
-//! that depend on the clock live in [`Timing`] and [`Throughput`] alone; everything else is the same
-//! in every run.
+//! These are wire types: plain data, every number with its unit, non-finite ones by name
+//! ([`crate::number`]). What depends on the clock lives in [`Timing`], [`Throughput`] and
+//! [`CurvePoint::seconds`] alone; everything else is the same in every run.
 
 use std::collections::BTreeMap;
 
@@ -35,7 +35,7 @@ impl TrialKind {
 }
 
 /// How a trial ended. A diverged trial is a result; a failed one is an error and carries no numbers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "state")]
 pub enum Status {
     /// Ran to its end.
@@ -149,12 +149,31 @@ pub enum Better {
     Higher,
 }
 
+impl Better {
+    /// Name in tables: `lower`, `higher`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Lower => "lower",
+            Self::Higher => "higher",
+        }
+    }
+
+    /// Whether `a` is better than `b`.
+    pub fn prefers(self, a: f64, b: f64) -> bool {
+        match self {
+            Self::Lower => a < b,
+            Self::Higher => a > b,
+        }
+    }
+}
+
 /// A value that needs no model: always answering 1, repeating the last value, ...
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BaselineValue {
     /// What it does, in a few words (`always answer 1`).
     pub name: String,
     /// Its metric.
+    #[serde(with = "crate::number")]
     pub value: f64,
 }
 
@@ -166,14 +185,18 @@ pub struct Quality {
     /// Which end is good.
     pub better: Better,
     /// Metric on the test split with the last weights.
+    #[serde(with = "crate::number")]
     pub test: f64,
     /// Metric on the validation split with the last weights.
+    #[serde(with = "crate::number")]
     pub validation: f64,
     /// Mean loss on the test split (nats or squared units of the normalised target).
+    #[serde(with = "crate::number")]
     pub test_loss: f64,
     /// Whether the task's own criterion for "solved" holds on the test split.
     pub solved: bool,
     /// The metric beyond which the task counts as solved, if it has one.
+    #[serde(with = "crate::number::option")]
     pub solved_at: Option<f64>,
     /// Trivial baselines on the same split.
     pub baselines: Vec<BaselineValue>,
@@ -193,16 +216,22 @@ pub struct CurvePoint {
     /// Tokens (batch times length) seen.
     pub tokens: u64,
     /// Mean training loss since the point before.
+    #[serde(with = "crate::number")]
     pub train_loss: f64,
     /// Metric on the validation split.
+    #[serde(with = "crate::number")]
     pub validation: f64,
     /// Loss on the validation split.
+    #[serde(with = "crate::number")]
     pub validation_loss: f64,
     /// Learning rate of the last step.
+    #[serde(with = "crate::number")]
     pub learning_rate: f64,
     /// Mean norm of the gradient before clipping since the point before.
+    #[serde(with = "crate::number")]
     pub gradient_norm: f64,
     /// Training seconds so far, evaluation left out (clock).
+    #[serde(with = "crate::number")]
     pub seconds: f64,
 }
 
@@ -212,8 +241,10 @@ pub struct LengthEvaluation {
     /// Steps of the evaluated sequences.
     pub length: usize,
     /// Metric.
+    #[serde(with = "crate::number")]
     pub value: f64,
     /// Loss.
+    #[serde(with = "crate::number")]
     pub loss: f64,
 }
 
@@ -252,10 +283,13 @@ pub struct GradientPoint {
     /// Steps between the loss and the state: `T - t`.
     pub distance: usize,
     /// Mean over examples of the Euclidean norm.
+    #[serde(with = "crate::number")]
     pub mean_norm: f64,
     /// Natural logarithm of the norm, averaged over examples; `None` when a norm is exactly 0.
+    #[serde(with = "crate::number::option")]
     pub mean_log_norm: Option<f64>,
     /// Quantiles over examples: 0.1, 0.5, 0.9.
+    #[serde(with = "crate::number::array")]
     pub quantiles: [f64; 3],
 }
 
@@ -291,16 +325,21 @@ pub struct Throughput {
     /// What was timed.
     pub phase: Phase,
     /// Median seconds per iteration.
+    #[serde(with = "crate::number")]
     pub median_s: f64,
     /// Fastest iteration, seconds.
+    #[serde(with = "crate::number")]
     pub min_s: f64,
     /// 10 % and 90 % quantiles, seconds.
+    #[serde(with = "crate::number::array")]
     pub quantiles_s: [f64; 2],
     /// Iterations timed.
     pub iterations: usize,
     /// Tokens (batch times length) per second at the median.
+    #[serde(with = "crate::number")]
     pub tokens_per_s: f64,
     /// Counted FLOPs per second at the median.
+    #[serde(with = "crate::number")]
     pub gflops_per_s: f64,
     /// Largest memory in use during the phase, above what was in use before it, bytes.
     pub peak_bytes: u64,
@@ -310,9 +349,12 @@ pub struct Throughput {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Timing {
     /// Whole trial, seconds.
+    #[serde(with = "crate::number")]
     pub wall_s: f64,
     /// Training alone, seconds.
+    #[serde(with = "crate::number")]
     pub train_s: f64,
     /// Training seconds until the stopping threshold held.
+    #[serde(with = "crate::number::option")]
     pub seconds_to_threshold: Option<f64>,
 }

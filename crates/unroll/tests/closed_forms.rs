@@ -27,7 +27,10 @@ fn only_biases(model: &dyn SequenceModel, biases: &[(&str, usize, f64)]) {
         let parameter = model.parameters().iter().find(|p| p.name == name).unwrap();
         let mut values: Vec<f64> = parameter.var.to_vec1().unwrap();
         values[gate * HIDDEN..(gate + 1) * HIDDEN].fill(value);
-        parameter.var.set(&Tensor::from_vec(values, parameter.var.shape(), &Device::Cpu).unwrap()).unwrap();
+        parameter
+            .var
+            .set(&Tensor::from_vec(values, parameter.var.shape(), &Device::Cpu).unwrap())
+            .unwrap();
     }
 }
 
