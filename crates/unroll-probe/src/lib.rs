@@ -1,1 +1,23 @@
-//! Measurements of models: gradient decay, throughput, memory.
+//! Measurements of models: how gradients decay over time, and how fast the model runs.
+//!
+//! [`gradient`] measures the norms of `dL/dh_t`, `dL/dc_t` and `dL/dx_t` for a loss at the last step
+//! alone. [`throughput`] times forward, backward, training step and decoding of a whole model, and
+//! [`layer`] times a sequence model alone. All give plain structs.
+
+pub mod error;
+pub mod gradient;
+pub mod layer;
+mod statistics;
+pub mod throughput;
+pub mod timing;
+pub mod twin;
+
+pub use error::{Error, Result};
+pub use gradient::{
+    Derivative, GradientDecay, GradientLoss, GradientNorms, GradientPoint, gaussian_input,
+    gradient_decay, gradient_decay_of_task,
+};
+pub use layer::{LayerMode, LayerTiming, bench_layer};
+pub use throughput::{Phase, PhaseTiming, measure};
+pub use timing::{MemoryGauge, NoGauge, Timed, TimingOptions, time};
+pub use twin::{f64_body, f64_twin};

@@ -150,13 +150,17 @@ impl Metric {
     }
 }
 
-/// What a model reaches without learning: always answering 1, repeating the last value, ...
+/// What is reached without a sequence model: always answering 1, repeating the last value, a ridge
+/// regression, ...
 #[derive(Debug, Clone, PartialEq)]
 pub struct Baseline {
     /// What it does, in a few words (`always answer 1`).
     pub name: String,
     /// Its metric on the test split (or its expectation where that is known exactly).
     pub value: f64,
+    /// Whether it learns from the training data (ridge regression, nearest neighbours): a reference
+    /// to compare with, and not what a model reaches that has learned nothing.
+    pub fitted: bool,
 }
 
 /// A task at one length, ready to give batches.

@@ -213,7 +213,6 @@ fn plan(args: &PlanArgs) -> Outcome {
         return Ok(exit::OK);
     }
     let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::NOTHING);
     table.set_header(["id", "what", "series", "task", "length", "seed", "hidden", "params", "state"]);
     for trial in &plan.trials {
         let cell = &trial.cell;

@@ -1,5 +1,18 @@
-//! The program's parts: the registry of architectures, evaluation, experiment files, planning and
-//! running. `main.rs` is the command line over them.
+//! The program's parts: the registry of architectures, evaluation, experiment files, planning,
+//! running and reporting. `main.rs` is the command line over them.
 
+pub mod bench;
+pub mod cli;
+pub mod commands;
+pub mod device;
+pub mod environment;
 pub mod eval;
+pub mod experiment;
+pub mod list;
+pub mod measure;
+pub mod memory;
+pub mod progress;
 pub mod registry;
+pub mod report;
+pub mod run;
+pub mod trial;

@@ -1,8 +1,10 @@
 //! Memory in use, if the program was started with a counting allocator.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use unroll_kernels::memory::CountingAllocator;
+use unroll_probe::MemoryGauge;
 
 static COUNTER: OnceLock<&'static CountingAllocator> = OnceLock::new();
 
@@ -15,20 +17,20 @@ pub fn count_with(allocator: &'static CountingAllocator) {
 /// (library use) all peaks are 0.
 #[derive(Debug, Default)]
 pub struct Gauge {
-    before: u64,
+    before: AtomicU64,
 }
 
-impl Gauge {
-    /// Begins a phase.
-    pub fn reset(&mut self) {
+impl MemoryGauge for Gauge {
+    fn reset(&self) {
         if let Some(counter) = COUNTER.get() {
             counter.reset_peak();
-            self.before = counter.in_use() as u64;
+            self.before.store(counter.in_use() as u64, Relaxed);
         }
     }
 
-    /// Bytes above the beginning of the phase at its peak.
-    pub fn peak(&self) -> u64 {
-        COUNTER.get().map_or(0, |counter| (counter.peak() as u64).saturating_sub(self.before))
+    fn peak(&self) -> u64 {
+        COUNTER
+            .get()
+            .map_or(0, |counter| (counter.peak() as u64).saturating_sub(self.before.load(Relaxed)))
     }
 }

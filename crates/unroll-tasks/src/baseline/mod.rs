@@ -14,7 +14,7 @@ pub(crate) fn most_frequent_class(labels: &[u32], train: &[usize], test: &[usize
     // Of equally frequent classes the first.
     let answer = (0..classes).rev().max_by_key(|&class| count(train, class)).unwrap_or(0);
     let value = count(test, answer) as f64 / test.len() as f64;
-    Baseline { name: "most frequent class".into(), value }
+    Baseline { name: "most frequent class".into(), value, fitted: false }
 }
 
 #[cfg(test)]

@@ -266,7 +266,9 @@ impl Task for Electricity {
         let mut baselines: Vec<Baseline> = [("persistence".to_owned(), horizon)]
             .into_iter()
             .chain(seasonal)
-            .filter_map(|(name, lag)| Some(Baseline { name, value: self.lag_error(lag)? }))
+            .filter_map(|(name, lag)| {
+                Some(Baseline { name, value: self.lag_error(lag)?, fitted: false })
+            })
             .collect();
         baselines.sort_by(|a, b| a.value.total_cmp(&b.value));
         baselines

@@ -154,7 +154,11 @@ fn baselines(sequences: &LabelledSequences, splits: &Splits) -> Vec<Baseline> {
     let (train, test) = (examples(&splits.train), examples(&splits.test));
     let ridge = ridge::ridge_accuracy(&train, &test, sequences.classes(), RIDGE_PENALTY);
     ridge
-        .map(|value| Baseline { name: "ridge regression on all pixels".into(), value })
+        .map(|value| Baseline {
+            name: "ridge regression on all pixels".into(),
+            value,
+            fitted: true,
+        })
         .into_iter()
         .chain([most_frequent_class(sequences.labels(), &splits.train, &splits.test)])
         .collect()

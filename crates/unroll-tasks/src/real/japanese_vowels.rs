@@ -60,6 +60,7 @@ fn build(request: &TaskRequest<'_>) -> Result<Box<dyn Task>> {
             Baseline {
                 name: "1-NN DTW, whole official training set".into(),
                 value: nearest_neighbour(&raw_train, &raw_test),
+                fitted: true,
             },
             most_frequent_class(sequences.labels(), &splits.train, &splits.test),
         ]

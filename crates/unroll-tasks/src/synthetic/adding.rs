@@ -89,7 +89,11 @@ fn build(request: &TaskRequest<'_>) -> Result<Box<dyn Task>> {
             readout: Readout::Last,
             seq_len: request.length,
             metric: Metric::MeanSquaredError,
-            baselines: vec![Baseline { name: "always answer 1".into(), value: ALWAYS_ONE }],
+            baselines: vec![Baseline {
+                name: "always answer 1".into(),
+                value: ALWAYS_ONE,
+                fitted: false,
+            }],
             solved_at: Some(options.solved_below),
         },
         generator: Adding { length: request.length, markers: options.markers },

@@ -71,6 +71,7 @@ fn build(request: &TaskRequest<'_>) -> Result<Box<dyn Task>> {
             baselines: vec![Baseline {
                 name: "no memory: guess each symbol".into(),
                 value: memoryless,
+                fitted: false,
             }],
             solved_at: Some(memoryless / 10.0),
         },

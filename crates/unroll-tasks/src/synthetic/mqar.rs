@@ -114,8 +114,13 @@ fn build(request: &TaskRequest<'_>) -> Result<Box<dyn Task>> {
                 Baseline {
                     name: "guess one of the shown values".into(),
                     value: 1.0 / pairs as f64,
+                    fitted: false,
                 },
-                Baseline { name: "guess any token".into(), value: 1.0 / vocabulary as f64 },
+                Baseline {
+                    name: "guess any token".into(),
+                    value: 1.0 / vocabulary as f64,
+                    fitted: false,
+                },
             ],
             solved_at: Some(0.99),
         },

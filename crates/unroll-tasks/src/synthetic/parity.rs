@@ -63,11 +63,12 @@ impl TaskOptions for ParityOptions {
 fn build(request: &TaskRequest<'_>) -> Result<Box<dyn Task>> {
     let options: ParityOptions = options::parse(request.options)?;
     require_length(request.length, 2, "the parity of one bit is the bit")?;
-    let mut baselines = vec![Baseline { name: "chance".into(), value: 0.5 }];
+    let mut baselines = vec![Baseline { name: "chance".into(), value: 0.5, fitted: false }];
     if options.answer == Answer::Every {
         // Always right at the first step, at chance at the others.
         let value = 0.5 + 0.5 / request.length as f64;
-        baselines.insert(0, Baseline { name: "answer the current bit".into(), value });
+        baselines
+            .insert(0, Baseline { name: "answer the current bit".into(), value, fitted: false });
     }
     Ok(Box::new(Synthetic {
         description: Description {

@@ -75,6 +75,7 @@ fn build(request: &TaskRequest<'_>) -> Result<Box<dyn Task>> {
             baselines: vec![Baseline {
                 name: "guess a symbol".into(),
                 value: 1.0 / options.symbols as f64,
+                fitted: false,
             }],
             solved_at: Some(0.99),
         },

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use miette::Diagnostic;
 use serde::Serialize;
@@ -182,7 +183,7 @@ struct Planner {
     experiment: Experiment,
     /// The file without axes and overrides: what each trial's settings start from.
     base: Map<String, Value>,
-    tasks: HashMap<String, Box<dyn Task>>,
+    tasks: HashMap<String, Arc<dyn Task>>,
     hashes: HashMap<&'static str, String>,
 }
 
@@ -396,10 +397,7 @@ impl Planner {
         let given = settings.task.get(&task_name).cloned().unwrap_or_default();
         let task_options = (entry.resolve)(&given).map_err(|error| self.task_error(&error, entry))?;
         let length = self.length(entry, &task_options, assignment)?;
-        let (vocabulary, seq_len) = {
-            let task = self.task(entry, length, &task_options, assignment)?;
-            (task.input(), task.seq_len())
-        };
+        let task = self.task(entry, length, &task_options, assignment)?;
         self.settings_are_sound(&settings)?;
 
         let batch_size = match kind {
@@ -417,13 +415,12 @@ impl Planner {
                 options.insert("hidden_size".into(), size.into());
             }
             let hidden = hidden_size(architecture, &options);
-            let input = unroll_train::body_input_size(vocabulary, hidden, None);
+            let input = unroll_train::body_input_size(task.input(), hidden, None);
             options.insert("input_size".into(), input.into());
             architecture.resolve(&options)
         };
-        let task = self.task(entry, length, &task_options, assignment)?;
         let cost = |architecture: &dyn Architecture, options: &Map<String, Value>| {
-            unroll_train::model_cost(architecture, options, task, batch_size)
+            unroll_train::model_cost(architecture, options, task.as_ref(), batch_size)
         };
         let matched = (|| -> unroll_core::Result<Map<String, Value>> {
             let by = settings.matching.by;
@@ -442,7 +439,7 @@ impl Planner {
             resolve(architecture, Some(size))
         })();
         let options = matched.map_err(|error| self.model_error(&error, architecture))?;
-        let cost = unroll_train::model_cost(architecture, &options, task, batch_size)
+        let cost = unroll_train::model_cost(architecture, &options, task.as_ref(), batch_size)
             .map_err(|error| self.model_error(&error, architecture))?;
         let number = |key: &str| options.get(key).and_then(Value::as_u64).unwrap_or(1) as usize;
         let (hidden, layers) = (number("hidden_size"), number("num_layers"));
@@ -486,7 +483,6 @@ impl Planner {
                 .then(|| settings.gradient.clone()),
             throughput: (kind == TrialKind::Throughput).then(|| settings.throughput.clone()),
         };
-        let _ = seq_len;
         Ok(Trial { id: spec.id(), spec, cell, device, cost })
     }
 
@@ -653,7 +649,7 @@ impl Planner {
         length: usize,
         options: &Map<String, Value>,
         assignment: &Assignment,
-    ) -> Result<&dyn Task> {
+    ) -> Result<Arc<dyn Task>> {
         let key = format!("{} {length} {}", entry.name, Value::Object(options.clone()));
         if !self.tasks.contains_key(&key) {
             let request = TaskRequest { length, seed: 0, options };
@@ -665,9 +661,9 @@ impl Planner {
                 }
                 _ => self.task_error(&error, entry),
             })?;
-            self.tasks.insert(key.clone(), task);
+            self.tasks.insert(key.clone(), task.into());
         }
-        Ok(self.tasks[&key].as_ref())
+        Ok(Arc::clone(&self.tasks[&key]))
     }
 
     /// Hashes of the files that a task reads.
@@ -675,9 +671,12 @@ impl Planner {
         let mut hashes = BTreeMap::new();
         for &file in entry.files {
             if !self.hashes.contains_key(file) {
-                let hash = unroll_tasks::data::read(file)
-                    .map(|bytes| blake3::hash(&bytes).to_hex()[..32].to_owned())
-                    .map_err(|error| self.task_error(&error, entry))?;
+                let path = unroll_tasks::data::locate(file);
+                let bytes = std::fs::read(&path).map_err(|source| {
+                    let error = unroll_tasks::Error::MissingData { path: path.clone(), source };
+                    self.task_error(&error, entry)
+                })?;
+                let hash = blake3::hash(&bytes).to_hex()[..32].to_owned();
                 self.hashes.insert(file, hash);
             }
             hashes.insert(file.to_owned(), self.hashes[file].clone());

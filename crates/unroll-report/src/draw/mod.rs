@@ -1,0 +1,16 @@
+//! Drawing: figures of panels with axes, drawn by plotters to SVG and PNG.
+
+mod axis;
+mod canvas;
+mod dashes;
+mod figure;
+mod font;
+mod look;
+mod panel;
+mod ticks;
+
+pub(crate) use axis::Axis;
+pub(crate) use canvas::Canvas;
+pub(crate) use figure::Figure;
+pub(crate) use look::{Look, looks};
+pub(crate) use panel::{Layer, Panel};

@@ -1,0 +1,369 @@
+//! One pair of axes with what is drawn between them.
+
+use super::axis::Axis;
+use super::canvas::{Align, Canvas, Color, Point};
+use super::font::text_width;
+use super::look::Look;
+
+/// Something drawn in a panel; places are coordinates of the axes.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Layer {
+    /// The area between the smallest and largest values: (x, low, high).
+    Band { points: Vec<(f64, f64, f64)>, look: Look },
+    /// A line in the look's color and dash, with a few of its markers.
+    Line { points: Vec<Point>, look: Look },
+    /// A thin pale line: one of several seeds.
+    Seed { points: Vec<Point>, look: Look },
+    /// Small pale dots: the seeds' values.
+    Dots { points: Vec<Point>, look: Look },
+    /// A bar along a row.
+    Bar { from: Point, to: Point, look: Look },
+    /// A short upright stroke through a row: a median.
+    Stroke { at: Point, look: Look },
+    /// A small cross at the upper (1) or lower (0) end of the y axis, or the ends of the x axis for
+    /// rows: a value that is no number.
+    Lost { along: f64, end: f64, look: Look },
+    /// A small cross at the end of a line: the trial diverged there.
+    Diverged { at: Point, look: Look },
+    /// A marker: a single value.
+    Single { at: Point, look: Look },
+    /// A line across the panel at a value, labelled directly: a baseline or limit.
+    Level { at: f64, label: String, dotted: bool },
+    /// A dashed grey line through points, labelled at one of them: a baseline that is not constant.
+    Reference { points: Vec<Point>, label: String },
+    /// A dotted line from bottom to top at an x.
+    Upright { at: f64, label: String },
+}
+
+/// A panel.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Panel {
+    pub(crate) title: String,
+    pub(crate) x: Axis,
+    pub(crate) y: Axis,
+    pub(crate) layers: Vec<Layer>,
+}
+
+/// The rectangle between the axes, points on the figure.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Frame {
+    pub(crate) left: f64,
+    pub(crate) top: f64,
+    pub(crate) width: f64,
+    pub(crate) height: f64,
+}
+
+pub(super) const TICK_SIZE: f64 = 7.0;
+pub(super) const LABEL_SIZE: f64 = 8.0;
+const DIRECT_SIZE: f64 = 6.3;
+const TICK_LENGTH: f64 = 2.5;
+const TICK_GAP: f64 = 2.0;
+/// Markers on a line of many points.
+const MARKERS: usize = 6;
+/// Radius of a marker on a line.
+const MARKER: f64 = 2.3;
+
+impl Panel {
+    /// Room that the y axis' tick labels need left of the frame.
+    pub(super) fn tick_room(&self, height: f64) -> f64 {
+        let ticks = self.y.ticks(wanted_ticks(height), height, TICK_SIZE);
+        let widths = ticks.iter().filter_map(|tick| tick.label.as_ref());
+        let widest = widths.map(|label| label.width(TICK_SIZE)).fold(0.0, f64::max);
+        widest + TICK_LENGTH + TICK_GAP
+    }
+
+    fn at(&self, frame: Frame, (x, y): Point) -> Point {
+        (
+            frame.left + frame.width * self.x.place(x),
+            frame.top + frame.height * (1.0 - self.y.place(y)),
+        )
+    }
+
+    /// Draws the panel without its axis titles.
+    pub(super) fn draw(&self, canvas: &mut Canvas, frame: Frame) {
+        self.draw_axes(canvas, frame);
+        let before = canvas.marks.len();
+        for layer in &self.layers {
+            self.draw_level(canvas, frame, layer);
+        }
+        for layer in &self.layers {
+            self.draw_area(canvas, frame, layer);
+        }
+        for layer in &self.layers {
+            self.draw_line(canvas, frame, layer);
+        }
+        // Labels go where they cover least of what is drawn.
+        let mut taken = places(canvas, before);
+        for layer in &self.layers {
+            match layer {
+                Layer::Level { at, label, .. } if self.level_axis().contains(*at) => {
+                    let candidates = self.places_beside_level(frame, *at, label);
+                    write_label(canvas, label, candidates, &mut taken);
+                }
+                Layer::Reference { points, label } => {
+                    let candidates = self.places_beside_points(frame, points, label);
+                    write_label(canvas, label, candidates, &mut taken);
+                }
+                Layer::Upright { at, label } => {
+                    let candidates = self.places_beside_upright(frame, *at, label);
+                    write_label(canvas, label, candidates, &mut taken);
+                }
+                _ => {}
+            }
+        }
+        if !self.layers.iter().any(Layer::is_data) {
+            let middle = (frame.left + frame.width / 2.0, frame.top + 0.42 * frame.height);
+            canvas.text("no finite values", middle, TICK_SIZE, Color::GREY, Align::Center);
+        }
+    }
+
+    /// The axis that levels are read on: x when the rows have names.
+    fn level_axis(&self) -> &Axis {
+        if self.y.is_names() { &self.x } else { &self.y }
+    }
+
+    fn draw_axes(&self, canvas: &mut Canvas, frame: Frame) {
+        let (bottom, right) = (frame.top + frame.height, frame.left + frame.width);
+        for tick in self.y.ticks(wanted_ticks(frame.height), frame.height, TICK_SIZE) {
+            let y = frame.top + frame.height * (1.0 - self.y.place(tick.at));
+            let length = if tick.label.is_some() { TICK_LENGTH } else { 0.6 * TICK_LENGTH };
+            if let Some(label) = &tick.label {
+                canvas.line(vec![(frame.left, y), (right, y)], 0.4, Color::LIGHT_GREY);
+                let at = (frame.left - TICK_LENGTH - TICK_GAP, y + 0.35 * TICK_SIZE);
+                label.write(canvas, at, TICK_SIZE, Align::Right);
+            }
+            if !self.y.is_names() {
+                canvas.line(vec![(frame.left - length, y), (frame.left, y)], 0.5, Color::BLACK);
+            }
+        }
+        for tick in self.x.ticks(wanted_ticks(0.8 * frame.width), frame.width, TICK_SIZE) {
+            let x = frame.left + frame.width * self.x.place(tick.at);
+            let length = if tick.label.is_some() { TICK_LENGTH } else { 0.6 * TICK_LENGTH };
+            if let Some(label) = &tick.label {
+                canvas.line(vec![(x, frame.top), (x, bottom)], 0.4, Color::LIGHT_GREY);
+                let at = (x, bottom + TICK_LENGTH + 1.0 + 0.85 * TICK_SIZE);
+                label.write(canvas, at, TICK_SIZE, Align::Center);
+            }
+            canvas.line(vec![(x, bottom), (x, bottom + length)], 0.5, Color::BLACK);
+        }
+        let corner = vec![(frame.left, frame.top), (frame.left, bottom), (right, bottom)];
+        canvas.line(corner, 0.6, Color::BLACK);
+    }
+
+    fn draw_level(&self, canvas: &mut Canvas, frame: Frame, layer: &Layer) {
+        let (bottom, right) = (frame.top + frame.height, frame.left + frame.width);
+        match layer {
+            Layer::Level { at, dotted, .. } if self.level_axis().contains(*at) => {
+                let dashes: &[f64] = if *dotted { &[0.9, 1.6] } else { &[4.0, 2.0] };
+                let ends = if self.y.is_names() {
+                    let x = frame.left + frame.width * self.x.place(*at);
+                    [(x, frame.top), (x, bottom)]
+                } else {
+                    let y = frame.top + frame.height * (1.0 - self.y.place(*at));
+                    [(frame.left, y), (right, y)]
+                };
+                canvas.dashed(&ends, 0.8, Color::GREY, dashes);
+            }
+            Layer::Reference { points, .. } => {
+                let places: Vec<Point> =
+                    points.iter().map(|&point| self.at(frame, point)).collect();
+                canvas.dashed(&places, 0.8, Color::GREY, &[4.0, 2.0]);
+            }
+            Layer::Upright { at, .. } => {
+                let x = frame.left + frame.width * self.x.place(*at);
+                canvas.dashed(&[(x, frame.top), (x, bottom)], 0.7, Color::GREY, &[0.9, 1.6]);
+            }
+            _ => {}
+        }
+    }
+
+    fn draw_area(&self, canvas: &mut Canvas, frame: Frame, layer: &Layer) {
+        let at = |point| self.at(frame, point);
+        match layer {
+            Layer::Band { points, look } if points.len() == 1 => {
+                let (x, low, high) = points[0];
+                let pale = look.color.mixed(Color::WHITE, 0.5);
+                canvas.line(vec![at((x, low)), at((x, high))], 1.4, pale);
+            }
+            Layer::Band { points, look } => {
+                let above = points.iter().map(|&(x, _, high)| at((x, high)));
+                let below = points.iter().rev().map(|&(x, low, _)| at((x, low)));
+                canvas.area(above.chain(below).collect(), look.color, 0.16);
+            }
+            Layer::Bar { from, to, look } => {
+                let pale = look.color.mixed(Color::WHITE, 0.7);
+                canvas.line(vec![at(*from), at(*to)], 2.6, pale);
+            }
+            Layer::Seed { points, look } => {
+                let pale = look.color.mixed(Color::WHITE, 0.55);
+                canvas.line(points.iter().map(|&point| at(point)).collect(), 0.35, pale);
+            }
+            Layer::Dots { points, look } => {
+                let pale = look.color.mixed(Color::WHITE, 0.45);
+                for &point in points {
+                    canvas.disc(at(point), 1.35, pale);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn draw_line(&self, canvas: &mut Canvas, frame: Frame, layer: &Layer) {
+        match layer {
+            Layer::Line { points, look } => {
+                let places: Vec<Point> =
+                    points.iter().map(|&point| self.at(frame, point)).collect();
+                canvas.dashed(&places, 1.15, look.color, look.dash);
+                for index in marked(places.len()) {
+                    look.mark(canvas, places[index], MARKER);
+                }
+            }
+            Layer::Stroke { at, look } => {
+                let (x, y) = self.at(frame, *at);
+                canvas.line(vec![(x, y - 4.2), (x, y + 4.2)], 1.8, look.color);
+            }
+            Layer::Lost { along, end, look } => {
+                let (x, y) = if self.y.is_names() {
+                    let (_, y) = self.at(frame, (0.0, *along));
+                    (frame.left + frame.width * end, y)
+                } else {
+                    let (x, _) = self.at(frame, (*along, 0.0));
+                    (x, frame.top + frame.height * (1.0 - end))
+                };
+                cross(canvas, (x, y), look.color);
+            }
+            Layer::Diverged { at, look } => cross(canvas, self.at(frame, *at), look.color),
+            Layer::Single { at, look } => look.mark(canvas, self.at(frame, *at), MARKER),
+            _ => {}
+        }
+    }
+
+    /// Where a level's label may stand, best first.
+    fn places_beside_level(&self, frame: Frame, at: f64, label: &str) -> Vec<Point> {
+        let width = text_width(label, DIRECT_SIZE);
+        let right = frame.left + frame.width;
+        if self.y.is_names() {
+            // Above the frame, over the top end of the line.
+            let x = frame.left + frame.width * self.x.place(at);
+            let x = (x - width / 2.0).min(right - width).max(frame.left);
+            return vec![(x, frame.top - 2.5), (x, frame.top - 3.0 - DIRECT_SIZE)];
+        }
+        let y = frame.top + frame.height * (1.0 - self.y.place(at));
+        let (above, below) = (y - 1.8, y + 0.95 * DIRECT_SIZE);
+        let fits =
+            |y: &f64| *y >= frame.top + 0.5 * DIRECT_SIZE && *y <= frame.top + frame.height - 1.0;
+        let steps = [1.0, 0.0, 0.5, 0.75, 0.25];
+        let xs = steps.map(|step| frame.left + 2.0 + step * (frame.width - width - 4.0));
+        [above, below].into_iter().filter(fits).flat_map(|y| xs.map(|x| (x, y))).collect()
+    }
+
+    /// Where the label of a line through points may stand: over or under each of them.
+    fn places_beside_points(&self, frame: Frame, points: &[Point], label: &str) -> Vec<Point> {
+        let width = text_width(label, DIRECT_SIZE);
+        let room = frame.left + 2.0..=(frame.left + frame.width - width).max(frame.left + 2.0);
+        let beside = |&point: &Point| {
+            let (x, y) = self.at(frame, point);
+            let x = (x - width / 2.0).clamp(*room.start(), *room.end());
+            [(x, (y - 3.5).max(frame.top + DIRECT_SIZE)), (x, y + DIRECT_SIZE + 2.0)]
+        };
+        points.iter().flat_map(beside).collect()
+    }
+
+    /// Where the label of an upright line may stand: beside its ends.
+    fn places_beside_upright(&self, frame: Frame, at: f64, label: &str) -> Vec<Point> {
+        let width = text_width(label, DIRECT_SIZE);
+        let x = frame.left + frame.width * self.x.place(at);
+        let (top, bottom) = (frame.top + DIRECT_SIZE, frame.top + frame.height - 3.0);
+        let fits = |x: &f64| *x > frame.left && x + width < frame.left + frame.width;
+        let sides = [x + 2.5, x - 2.5 - width];
+        sides.into_iter().filter(fits).flat_map(|x| [(x, top), (x, bottom)]).collect()
+    }
+}
+
+impl Layer {
+    /// Whether the layer shows measured values.
+    fn is_data(&self) -> bool {
+        !matches!(self, Self::Level { .. } | Self::Reference { .. } | Self::Upright { .. })
+    }
+}
+
+/// Writes a label at the candidate where it covers least of what is drawn.
+fn write_label(canvas: &mut Canvas, label: &str, candidates: Vec<Point>, taken: &mut Vec<Point>) {
+    let width = text_width(label, DIRECT_SIZE);
+    let covered = |(x, y): Point, taken: &[Point]| {
+        let inside = |&&(px, py): &&Point| {
+            px > x - 1.5 && px < x + width + 1.5 && py > y - 0.9 * DIRECT_SIZE && py < y + 1.5
+        };
+        taken.iter().filter(inside).count()
+    };
+    if let Some(place) = candidates.into_iter().min_by_key(|&place| covered(place, taken)) {
+        canvas.text(label, place, DIRECT_SIZE, Color::GREY, Align::Left);
+        taken.extend((0..=width as usize).map(|step| (place.0 + step as f64, place.1 - 2.0)));
+    }
+}
+
+fn cross(canvas: &mut Canvas, (x, y): Point, color: Color) {
+    for side in [-2.2, 2.2] {
+        canvas.line(vec![(x - 2.2, y - side), (x + 2.2, y + side)], 1.0, color);
+    }
+}
+
+/// Labels of levels in a panel with rows stand above the frame: how many lines they may need.
+pub(super) fn room_above(panel: &Panel, width: f64) -> f64 {
+    if !panel.y.is_names() {
+        return 0.0;
+    }
+    let mut labels: Vec<(f64, f64)> = Vec::new();
+    for layer in &panel.layers {
+        if let Layer::Level { at, label, .. } = layer {
+            labels.push((width * panel.x.place(*at), text_width(label, DIRECT_SIZE)));
+        }
+    }
+    let touching = labels.windows(2).any(|pair| {
+        let (a, b) = (pair[0], pair[1]);
+        // Labels that would leave the frame are moved in: reckon with their whole width.
+        (a.0 - b.0).abs() < a.1 + b.1
+    });
+    let lines = if touching { 2.0 } else { 1.0 };
+    if labels.is_empty() { 0.0 } else { lines * (DIRECT_SIZE + 0.5) }
+}
+
+/// About one tick for this many points of an axis.
+fn wanted_ticks(length: f64) -> usize {
+    (length / 20.0).clamp(3.0, 8.0) as usize
+}
+
+/// Which of a line's points have markers.
+fn marked(points: usize) -> Vec<usize> {
+    if points <= 2 * MARKERS {
+        return (0..points).collect();
+    }
+    (0..MARKERS).map(|index| index * (points - 1) / (MARKERS - 1)).collect()
+}
+
+/// Points along everything drawn since mark number `from`.
+fn places(canvas: &Canvas, from: usize) -> Vec<Point> {
+    let mut found = Vec::new();
+    for mark in &canvas.marks[from..] {
+        match mark {
+            // Levels are grey and may be close to each other's labels: only data count.
+            super::canvas::Mark::Line { points, color, .. } if *color != Color::GREY => {
+                for pair in points.windows(2) {
+                    let ((x0, y0), (x1, y1)) = (pair[0], pair[1]);
+                    let steps = ((x1 - x0).hypot(y1 - y0) / 2.0).ceil().clamp(1.0, 500.0);
+                    let share = |step: usize| step as f64 / steps;
+                    found.extend(
+                        (0..=steps as usize).map(|step| {
+                            (x0 + share(step) * (x1 - x0), y0 + share(step) * (y1 - y0))
+                        }),
+                    );
+                }
+            }
+            super::canvas::Mark::Disc { center, .. } => found.push(*center),
+            // Markers; bands may be written on.
+            super::canvas::Mark::Area { points, alpha: 1.0, .. } => found.extend(points),
+            _ => {}
+        }
+    }
+    found
+}

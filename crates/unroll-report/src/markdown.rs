@@ -1,0 +1,226 @@
+//! The report of a run as Markdown, with its plots.
+
+use std::fmt::{Display, Write};
+use std::path::{Path, PathBuf};
+
+use unroll_results::Summary;
+use unroll_results::record::Status;
+use unroll_results::store::write_bytes;
+
+use crate::rows::{self, Rows, significant};
+use crate::{Result, plots};
+
+/// What a report says besides its numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReportContext {
+    /// Name of the experiment.
+    pub experiment: String,
+    /// The question it answers, Markdown.
+    pub question: String,
+    /// How its results are to be read, Markdown.
+    pub analysis: String,
+    /// The command that made the results.
+    pub command: String,
+    /// Machine, versions and the like, one fact a line.
+    pub environment: Vec<String>,
+}
+
+/// Writes `DIR/REPORT.md` and returns its path. The plots are expected in `DIR/plots`, where
+/// [`plots::write_all`] puts them.
+///
+/// # Errors
+/// [`crate::Error::Results`] when the file cannot be written.
+pub fn write(dir: &Path, context: &ReportContext, summary: &Summary) -> Result<PathBuf> {
+    let path = dir.join("REPORT.md");
+    write_bytes(&path, render(context, summary).as_bytes())?;
+    Ok(path)
+}
+
+/// The report's text.
+pub fn render(context: &ReportContext, summary: &Summary) -> String {
+    let mut text = format!("# {}\n", context.experiment.trim());
+    if !context.command.is_empty() {
+        paragraph(&mut text, &format!("Made with `{}`.", context.command.trim()));
+    }
+    section(&mut text, "Question", &context.question);
+    setting(&mut text, summary);
+    for task in &summary.tasks {
+        task_section(&mut text, summary, task);
+    }
+    failures(&mut text, summary);
+    section(&mut text, "Analysis", &context.analysis);
+    reproduce(&mut text, context);
+    text
+}
+
+fn paragraph(text: &mut String, words: &str) {
+    let _ = write!(text, "\n{}\n", words.trim());
+}
+
+fn section(text: &mut String, title: &str, words: &str) {
+    if !words.trim().is_empty() {
+        let _ = write!(text, "\n## {title}\n");
+        paragraph(text, words);
+    }
+}
+
+fn list<T: Display>(values: &[T]) -> String {
+    let values: Vec<String> = values.iter().map(ToString::to_string).collect();
+    if values.is_empty() { "–".to_owned() } else { values.join(", ") }
+}
+
+fn setting(text: &mut String, summary: &Summary) {
+    let setting = &summary.setting;
+    text.push_str("\n## Setting\n\n");
+    let lines = [
+        format!(
+            "Trials: {}, of which {} finished, {} diverged, {} failed",
+            setting.trials, setting.finished, setting.diverged, setting.failed
+        ),
+        format!("Architectures matched by: {}", list(&setting.matched_by)),
+        format!("Seeds: {}", list(&setting.seeds)),
+        format!("Lengths: {}", list(&setting.lengths)),
+        format!("Batch size: {}", list(&setting.batch_sizes)),
+        format!("Device: {}", list(&setting.devices)),
+        format!("Number type: {}", list(&setting.dtypes)),
+        format!("Form: {}", list(&setting.forms)),
+    ];
+    for line in lines {
+        let _ = writeln!(text, "- {line}");
+    }
+    if summary.series.is_empty() {
+        return;
+    }
+    text.push_str("\n| series | architecture | hidden size | layers | parameters |\n");
+    text.push_str("|---|---|---:|---:|---:|\n");
+    for series in &summary.series {
+        let parameters = match series.parameters[..] {
+            [] => "–".to_owned(),
+            [one] => one.to_string(),
+            [first, .., last] => format!("{first} to {last}"),
+        };
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {parameters} |",
+            cell(&series.name),
+            cell(&series.architecture),
+            list(&series.hidden_sizes),
+            list(&series.num_layers),
+        );
+    }
+}
+
+fn task_section(text: &mut String, summary: &Summary, task: &str) {
+    let _ = write!(text, "\n## {task}\n");
+    let described = summary.quality.iter().find(|g| g.task == task && !g.metric.is_empty());
+    if let Some(group) = described {
+        let mut words = format!("Metric on the test split: {}.", rows::metric(summary, task));
+        let baselines: Vec<String> = group
+            .baselines
+            .iter()
+            .map(|baseline| format!("{} ({})", baseline.name, significant(baseline.value)))
+            .collect();
+        if !baselines.is_empty() {
+            let length = group.length;
+            let _ =
+                write!(words, " Without learning, at length {length}: {}.", baselines.join(", "));
+        }
+        words.push_str(
+            " `solved` is k of n trials that ran; `steps` the median number of training steps to \
+             the stopping threshold.",
+        );
+        paragraph(text, &words);
+    }
+    table(text, &rows::quality(summary, task));
+    titled_table(text, "Other lengths", "", &rows::lengths(summary, task));
+    titled_table(
+        text,
+        "Gradient decay",
+        "Least squares of the mean logarithm of the norm over seeds: against the distance (half-life \
+         in steps) and against its logarithm (exponent of a power law), over the distances `fitted`.",
+        &rows::gradients(summary, task),
+    );
+    titled_table(
+        text,
+        "Speed and memory",
+        "Times are medians over iterations, then over trials; they depend on the machine.",
+        &rows::throughput(summary, task),
+    );
+    for plot in plots::list(summary).iter().filter(|plot| plot.task == task) {
+        let _ = write!(text, "\n![{}](plots/{}.svg)\n", cell(&plot.title), plot.name);
+    }
+}
+
+fn titled_table(text: &mut String, title: &str, words: &str, rows: &Rows) {
+    if rows.is_empty() {
+        return;
+    }
+    let _ = write!(text, "\n### {title}\n");
+    if !words.is_empty() {
+        paragraph(text, words);
+    }
+    table(text, rows);
+}
+
+fn table(text: &mut String, rows: &Rows) {
+    if rows.is_empty() {
+        return;
+    }
+    let _ = write!(text, "\n| {} |\n|", rows.titles.join(" | "));
+    for number in &rows.numbers {
+        text.push_str(if *number { "---:|" } else { "---|" });
+    }
+    text.push('\n');
+    for row in &rows.rows {
+        let cells: Vec<String> = row.iter().map(|text| cell(text)).collect();
+        let _ = writeln!(text, "| {} |", cells.join(" | "));
+    }
+}
+
+/// A text that cannot end its cell.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn failures(text: &mut String, summary: &Summary) {
+    text.push_str("\n## Diverged and failed trials\n\n");
+    if summary.failures.is_empty() {
+        text.push_str("None.\n");
+        return;
+    }
+    text.push_str("| series | task | length | seed | what happened | trial |\n");
+    text.push_str("|---|---|---:|---:|---|---|\n");
+    for failure in &summary.failures {
+        let what = match &failure.status {
+            Status::Diverged { step } => format!("diverged at training step {step}"),
+            Status::Failed { message } => format!("failed: {message}"),
+            Status::Finished {} => "finished".to_owned(),
+        };
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | `{}` |",
+            cell(&failure.series),
+            cell(&failure.task),
+            failure.length,
+            failure.seed,
+            cell(&what),
+            failure.trial,
+        );
+    }
+}
+
+fn reproduce(text: &mut String, context: &ReportContext) {
+    if context.command.is_empty() && context.environment.is_empty() {
+        return;
+    }
+    text.push_str("\n## How to reproduce\n");
+    if !context.command.is_empty() {
+        let _ = write!(text, "\n```sh\n{}\n```\n", context.command.trim());
+    }
+    if !context.environment.is_empty() {
+        text.push('\n');
+        for line in &context.environment {
+            let _ = writeln!(text, "- {}", line.trim());
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Gradient norm against the distance from the loss.
+
+use unroll_results::Summary;
+use unroll_results::record::GradientOf;
+use unroll_results::summary::GradientGroup;
+
+use super::{Palette, Plot, ascending, file_part, seeds};
+use crate::draw::{Axis, Figure, Layer, Panel};
+
+/// Decimal logarithms of the smallest normal and the smallest f32 above 0.
+const F32_LIMITS: [(f64, &str); 2] = [
+    (-37.929_779_453_661_63, "smallest normal f32, 1.2e−38"),
+    (-44.853_469_353_933_2, "smallest denormal f32, 1.4e−45"),
+];
+
+/// One plot for each length: a row of panels for each derivative and layer, a column for each
+/// training step at which gradients were measured.
+pub(super) fn plots(summary: &Summary, palette: &Palette, task: &str) -> Vec<Plot> {
+    let of_task = || summary.gradients.iter().filter(|group| group.task == task);
+    let lengths = ascending(of_task().map(|group| group.length));
+    let plot = |length: usize| {
+        let groups: Vec<&GradientGroup> =
+            of_task().filter(|group| group.length == length).collect();
+        let figure = figure(palette, &groups, task, length);
+        Plot { name: format!("gradient-{}-{length}", file_part(task)), figure }
+    };
+    lengths.into_iter().map(plot).collect()
+}
+
+fn figure(palette: &Palette, groups: &[&GradientGroup], task: &str, length: usize) -> Figure {
+    let steps = ascending(groups.iter().map(|group| group.step));
+    let rows = ascending(groups.iter().map(|group| (group.of, group.layer)));
+    let layered = |of| rows.iter().filter(|row| row.0 == of).count() > 1;
+    let distances = groups.iter().flat_map(|g| g.band.iter().map(|band| band.distance as f64));
+    let x = Axis::from_zero("distance from the loss (steps)", distances);
+    let mut panels = Vec::new();
+    for &(of, layer) in &rows {
+        let of_row: Vec<&GradientGroup> =
+            groups.iter().copied().filter(|group| (group.of, group.layer) == (of, layer)).collect();
+        // One scale for a row: before and after training are to be compared.
+        let mut y = axis(&of_row, of);
+        for panel_groups in &of_row {
+            y.join(&axis(&[panel_groups], of));
+        }
+        for &step in &steps {
+            let groups: Vec<_> =
+                of_row.iter().copied().filter(|group| group.step == step).collect();
+            let mut title = name(of).to_owned();
+            if layered(of) {
+                title.push_str(&format!(", layer {layer}"));
+            }
+            title.push_str(&when(step));
+            let layers = layers(palette, &groups, &y);
+            panels.push(Panel { title, x: x.clone(), y: y.clone(), layers });
+        }
+    }
+    let n = seeds(groups.iter().flat_map(|g| g.band.iter().map(|band| band.n + band.zeros)));
+    let zeros = groups.iter().any(|group| group.band.iter().any(|band| band.zeros > 0));
+    let mut note = match n.as_str() {
+        "1 seed" => "One seed.".to_owned(),
+        n => format!("Line: mean of the logarithm over {n}; band: smallest to largest."),
+    };
+    if zeros {
+        note.push_str(" Where a norm is exactly 0 there is no logarithm: the line ends.");
+    }
+    Figure {
+        title: format!("{task}, length {length}: gradient norm against distance from the loss"),
+        columns: Figure::columns_for(steps.len()),
+        panels,
+        legend: palette.legend(groups.iter().map(|group| group.series.as_str())),
+        note,
+    }
+}
+
+fn name(of: GradientOf) -> &'static str {
+    match of {
+        GradientOf::Hidden => "hidden state",
+        GradientOf::Cell => "cell state",
+        GradientOf::Input => "input",
+    }
+}
+
+fn symbol(of: GradientOf) -> &'static str {
+    match of {
+        GradientOf::Hidden => "norm of ∂L/∂h",
+        GradientOf::Cell => "norm of ∂L/∂c",
+        GradientOf::Input => "norm of ∂L/∂x",
+    }
+}
+
+fn when(step: u64) -> String {
+    match step {
+        0 => ", at initialisation".to_owned(),
+        step => format!(", after {step} steps"),
+    }
+}
+
+fn axis(groups: &[&GradientGroup], of: GradientOf) -> Axis {
+    let bands = groups.iter().flat_map(|group| &group.band);
+    let ends = bands.flat_map(|band| [band.min_ln, band.max_ln]).flatten();
+    Axis::powers(symbol(of), ends.map(decimal))
+}
+
+/// From natural to decimal logarithms.
+fn decimal(ln: f64) -> f64 {
+    ln * std::f64::consts::LOG10_E
+}
+
+fn layers(palette: &Palette, groups: &[&GradientGroup], y: &Axis) -> Vec<Layer> {
+    let mut layers = Vec::new();
+    // On an axis of hundreds of decades the two limits are one line.
+    let apart = y.place(F32_LIMITS[0].0) - y.place(F32_LIMITS[1].0) > 0.07;
+    for (limit, label) in F32_LIMITS.into_iter().take(if apart { 2 } else { 1 }) {
+        if y.contains(limit) {
+            let label = label.to_owned();
+            layers.push(Layer::Level { at: limit, label, dotted: true });
+        }
+    }
+    for group in groups {
+        let Some(look) = palette.look(&group.series) else { continue };
+        // A distance at which a seed's norm is 0 has no mean logarithm over all seeds.
+        for piece in group.band.split(|band| band.zeros > 0 || band.mean_ln.is_none()) {
+            let band: Vec<_> = piece
+                .iter()
+                .filter_map(|band| {
+                    let x = band.distance as f64;
+                    Some((x, decimal(band.min_ln?), decimal(band.max_ln?)))
+                })
+                .collect();
+            let means: Vec<_> = piece
+                .iter()
+                .filter_map(|band| Some((band.distance as f64, decimal(band.mean_ln?))))
+                .collect();
+            if means.is_empty() {
+                continue;
+            }
+            layers.push(Layer::Band { points: band, look });
+            layers.push(Layer::Line { points: means, look });
+        }
+    }
+    layers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limits_are_those_of_f32() {
+        let denormal = f32::from_bits(1);
+        for ((limit, _), number) in F32_LIMITS.iter().zip([f32::MIN_POSITIVE, denormal]) {
+            assert!((limit - f64::from(number).log10()).abs() < 1e-9, "{limit}");
+        }
+    }
+}

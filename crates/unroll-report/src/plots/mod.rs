@@ -1,0 +1,157 @@
+//! Plots for papers, as SVG and PNG.
+//!
+//! | file | shows |
+//! |---|---|
+//! | `metric-TASK` | metric against length, or by series at a single length |
+//! | `lengths-TASK-T` | metric at other lengths after training at length T |
+//! | `curves-TASK` | validation metric against training steps, a panel per length |
+//! | `gradient-TASK-T` | gradient norm against distance from the loss |
+//! | `throughput-TASK` | tokens per second and peak memory against length, a panel per phase |
+//!
+//! The same summary gives the same bytes. Nothing is drawn for what was not measured.
+
+mod curves;
+mod gradient;
+mod metric;
+mod throughput;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use plotters::backend::{BitMapBackend, DrawingBackend};
+use unroll_results::Summary;
+use unroll_results::store::write_bytes;
+
+use crate::draw::{Canvas, Figure, Look, looks};
+use crate::{Error, Result};
+
+/// A figure with the name of its files.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Plot {
+    pub(crate) name: String,
+    pub(crate) figure: Figure,
+}
+
+/// What one plot is called and shows, for the text around it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlotInfo {
+    /// File name without extension.
+    pub name: String,
+    /// The task it is about.
+    pub task: String,
+    /// What it shows, in a line.
+    pub title: String,
+}
+
+/// The plots that [`write_all`] writes for a summary, in order.
+pub fn list(summary: &Summary) -> Vec<PlotInfo> {
+    let info = |(task, plot): (&str, Plot)| PlotInfo {
+        name: plot.name,
+        task: task.to_owned(),
+        title: plot.figure.title,
+    };
+    all(summary).into_iter().map(info).collect()
+}
+
+/// Writes every plot as `DIR/NAME.svg` and `DIR/NAME.png` and returns the paths.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Plot`].
+pub fn write_all(dir: &Path, summary: &Summary) -> Result<Vec<PathBuf>> {
+    fs::create_dir_all(dir).map_err(|error| Error::io(dir, error))?;
+    let mut paths = Vec::new();
+    for (_, Plot { name, figure }) in all(summary) {
+        let failed = |message| Error::Plot { plot: name.clone(), message };
+        let canvas = figure.canvas();
+        let svg = dir.join(format!("{name}.svg"));
+        write_bytes(&svg, canvas.svg(&figure.title).map_err(failed)?.as_bytes())?;
+        let png = dir.join(format!("{name}.png"));
+        write_png(&png, &canvas).map_err(failed)?;
+        paths.extend([svg, png]);
+    }
+    Ok(paths)
+}
+
+/// Encodes beside the file's place and renames.
+fn write_png(path: &Path, canvas: &Canvas) -> Result<(), String> {
+    let pixels = canvas.raster()?;
+    let beside = path.with_extension("part.png");
+    {
+        let mut backend = BitMapBackend::new(&beside, canvas.pixels());
+        backend
+            .blit_bitmap((0, 0), canvas.pixels(), &pixels)
+            .and_then(|()| backend.present())
+            .map_err(|error| error.to_string())?;
+    }
+    fs::rename(&beside, path).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// Every plot with its task.
+fn all(summary: &Summary) -> Vec<(&str, Plot)> {
+    let palette = Palette::new(summary);
+    let mut found = Vec::new();
+    for task in &summary.tasks {
+        let mut plots = Vec::new();
+        plots.extend(metric::plot(summary, &palette, task));
+        plots.extend(metric::other_lengths(summary, &palette, task));
+        plots.extend(curves::plot(summary, &palette, task));
+        plots.extend(gradient::plots(summary, &palette, task));
+        plots.extend(throughput::plot(summary, &palette, task));
+        found.extend(plots.into_iter().map(|plot| (task.as_str(), plot)));
+    }
+    found
+}
+
+/// The looks of all series of a report: the same in each of its plots.
+struct Palette {
+    series: Vec<(String, Look)>,
+}
+
+impl Palette {
+    fn new(summary: &Summary) -> Self {
+        let names = summary.series.iter().map(|series| series.name.clone());
+        Self { series: names.zip(looks(&summary.series)).collect() }
+    }
+
+    /// The look of a series; every group's series is in the summary.
+    fn look(&self, series: &str) -> Option<Look> {
+        self.series.iter().find(|(name, _)| name == series).map(|(_, look)| *look)
+    }
+
+    /// The legend's entries for some series, in the summary's order.
+    fn legend<'a>(&self, shown: impl IntoIterator<Item = &'a str>) -> Vec<(String, Look)> {
+        let shown: Vec<&str> = shown.into_iter().collect();
+        self.series.iter().filter(|(name, _)| shown.contains(&name.as_str())).cloned().collect()
+    }
+}
+
+/// A part of a file name: letters and digits, everything else as `-`.
+fn file_part(text: &str) -> String {
+    text.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' }).collect()
+}
+
+/// The different values in ascending order.
+fn ascending<T: Ord>(values: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut values: Vec<T> = values.into_iter().collect();
+    values.sort_unstable();
+    values.dedup();
+    values
+}
+
+/// `1 seed`, `3 seeds`, `2 to 3 seeds`.
+fn seeds(counts: impl IntoIterator<Item = usize>) -> String {
+    match ascending(counts)[..] {
+        [] => String::new(),
+        [1] => "1 seed".to_owned(),
+        [n] => format!("{n} seeds"),
+        [first, .., last] => format!("{first} to {last} seeds"),
+    }
+}
+
+/// Whether an axis of errors should be logarithmic: all positive and spanning more than 30 times.
+fn wide(values: &[f64]) -> bool {
+    let finite = || values.iter().copied().filter(|value| value.is_finite());
+    let low = finite().fold(f64::INFINITY, f64::min);
+    let high = finite().fold(f64::NEG_INFINITY, f64::max);
+    low > 0.0 && high > 30.0 * low
+}

@@ -1,0 +1,287 @@
+//! The rows of the summary tables, for terminal and Markdown alike.
+
+use unroll_results::Summary;
+use unroll_results::record::Phase;
+use unroll_results::statistics::Spread;
+use unroll_results::summary::{QualityGroup, ThroughputGroup, Verdict};
+
+/// A table of texts; every row has as many cells as there are titles.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Rows {
+    /// Title of each column.
+    pub(crate) titles: Vec<&'static str>,
+    /// Columns of numbers are set to the right.
+    pub(crate) numbers: Vec<bool>,
+    pub(crate) rows: Vec<Vec<String>>,
+}
+
+impl Rows {
+    fn new(columns: &[(&'static str, bool)]) -> Self {
+        let (titles, numbers) = columns.iter().copied().unzip();
+        Self { titles, numbers, rows: Vec::new() }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+}
+
+/// A task's metric after training.
+pub(crate) fn quality(summary: &Summary, task: &str) -> Rows {
+    let mut rows = Rows::new(&[
+        ("series", false),
+        ("length", true),
+        ("params", true),
+        ("median [min..max]", false),
+        ("baseline", true),
+        ("solved", false),
+        ("steps", true),
+        ("tokens/s", true),
+    ]);
+    for group in summary.quality.iter().filter(|group| group.task == task) {
+        let speed = group.tokens_per_s.map(|spread| spread.median);
+        rows.rows.push(vec![
+            group.series.clone(),
+            group.length.to_string(),
+            group.parameters.map_or_else(dash, |count| prefixed(count as f64)),
+            group.test.map_or_else(dash, |spread| range(&spread)),
+            group.best_baseline.as_ref().map_or_else(dash, |baseline| significant(baseline.value)),
+            outcome(group),
+            group.steps_to_threshold.map_or_else(dash, |steps| prefixed(steps.round())),
+            speed.or_else(|| training_speed(summary, group)).map_or_else(dash, prefixed),
+        ]);
+    }
+    rows
+}
+
+/// The metric of a task: `MSE, lower is better, solved at 0.01`; empty when no trial has one.
+pub(crate) fn metric(summary: &Summary, task: &str) -> String {
+    let described = |group: &&QualityGroup| group.task == task && !group.metric.is_empty();
+    let Some(group) = summary.quality.iter().find(described) else { return String::new() };
+    let mut text = format!("{}, {} is better", group.metric, group.better.name());
+    if let Some(value) = group.solved_at {
+        text.push_str(&format!(", solved at {value}"));
+    }
+    text
+}
+
+/// `3/3`, with what else has to be said.
+fn outcome(group: &QualityGroup) -> String {
+    let mut parts = vec![format!("{}/{}", group.solved, group.n)];
+    if group.verdict() == Verdict::AtChance {
+        parts.push("at chance".into());
+    } else if group.at_chance > 0 {
+        parts.push(format!("{} at chance", group.at_chance));
+    }
+    if group.diverged > 0 {
+        parts.push(format!("{} diverged", group.diverged));
+    }
+    if group.failed > 0 {
+        parts.push(format!("{} failed", group.failed));
+    }
+    parts.join(", ")
+}
+
+/// Tokens per second of the training step measured for the same series, task and length.
+fn training_speed(summary: &Summary, group: &QualityGroup) -> Option<f64> {
+    let same = |times: &&ThroughputGroup| {
+        times.phase == Phase::TrainStep
+            && (&times.series, &times.task, times.length)
+                == (&group.series, &group.task, group.length)
+    };
+    summary.throughput.iter().find(same).map(|times| times.tokens_per_s.median)
+}
+
+/// A task's metric at other lengths.
+pub(crate) fn lengths(summary: &Summary, task: &str) -> Rows {
+    let mut rows = Rows::new(&[
+        ("series", false),
+        ("trained at", true),
+        ("length", true),
+        ("median [min..max]", false),
+    ]);
+    for group in summary.lengths.iter().filter(|group| group.task == task) {
+        rows.rows.push(vec![
+            group.series.clone(),
+            group.trained_length.to_string(),
+            group.length.to_string(),
+            group.spread.map_or_else(dash, |spread| range(&spread)),
+        ]);
+    }
+    rows
+}
+
+/// A task's fitted gradient decay.
+pub(crate) fn gradients(summary: &Summary, task: &str) -> Rows {
+    let mut rows = Rows::new(&[
+        ("series", false),
+        ("length", true),
+        ("of", false),
+        ("layer", true),
+        ("step", true),
+        ("half-life", true),
+        ("r²", true),
+        ("exponent", true),
+        ("r²", true),
+        ("fits better", false),
+        ("fitted", true),
+    ]);
+    for group in summary.gradients.iter().filter(|group| group.task == task) {
+        let mut row = vec![
+            group.series.clone(),
+            group.length.to_string(),
+            group.of.name().to_owned(),
+            group.layer.to_string(),
+            group.step.to_string(),
+        ];
+        match &group.decay {
+            Some(decay) => row.extend([
+                decay.half_life().map_or_else(|| "grows".to_owned(), significant),
+                format!("{:.3}", decay.exponential.r_squared),
+                format!("{:.2}", decay.power.slope),
+                format!("{:.3}", decay.power.r_squared),
+                decay.better_law().name().to_owned(),
+                format!("{}..{}", decay.from, decay.to),
+            ]),
+            None => row.extend(std::iter::repeat_with(dash).take(6)),
+        }
+        rows.rows.push(row);
+    }
+    rows
+}
+
+/// A task's times and memory.
+pub(crate) fn throughput(summary: &Summary, task: &str) -> Rows {
+    let mut rows = Rows::new(&[
+        ("series", false),
+        ("length", true),
+        ("phase", false),
+        ("batch", true),
+        ("time [min..max]", false),
+        ("tokens/s", true),
+        ("GFLOP/s", true),
+        ("peak", true),
+    ]);
+    for group in summary.throughput.iter().filter(|group| group.task == task) {
+        rows.rows.push(vec![
+            group.series.clone(),
+            group.length.to_string(),
+            group.phase.name().to_owned(),
+            group.batch_size.to_string(),
+            times(&group.median_s),
+            prefixed(group.tokens_per_s.median),
+            group.gflops_per_s.map_or_else(dash, |spread| significant(spread.median)),
+            bytes(group.peak_bytes),
+        ]);
+    }
+    rows
+}
+
+fn dash() -> String {
+    "–".to_owned()
+}
+
+/// `0.00123 [0.0011..0.0015]`; the range is left out when there is a single value.
+fn range(spread: &Spread) -> String {
+    let median = significant(spread.median);
+    if spread.n == 1 {
+        return median;
+    }
+    format!("{median} [{}..{}]", significant(spread.min), significant(spread.max))
+}
+
+/// Three significant digits: `0.167`, `12.3`, `1.23e-5`.
+pub(crate) fn significant(value: f64) -> String {
+    if value == 0.0 {
+        return "0".to_owned();
+    }
+    if !value.is_finite() {
+        return value.to_string();
+    }
+    // As rounded, so that 9.999 is 10.0 and not 10.00.
+    let scientific = format!("{value:.2e}");
+    let exponent: i32 =
+        scientific.split_once('e').and_then(|(_, power)| power.parse().ok()).unwrap_or(0);
+    match exponent {
+        -3..=2 => format!("{value:.*}", (2 - exponent) as usize),
+        3..=5 => format!("{value:.0}"),
+        _ => scientific,
+    }
+}
+
+/// Three significant digits with a prefix: `4.61k`, `1.20M`.
+fn prefixed(value: f64) -> String {
+    let (number, prefix) = with_prefix(value);
+    number + prefix
+}
+
+/// `1.65 MB`.
+fn bytes(count: u64) -> String {
+    let (number, prefix) = with_prefix(count as f64);
+    format!("{number} {prefix}B")
+}
+
+fn with_prefix(value: f64) -> (String, &'static str) {
+    if value.abs() < 1000.0 && value.fract() == 0.0 {
+        return (value.to_string(), "");
+    }
+    let prefixes = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
+    // 999 950 is 1.00M and not 1000k.
+    let fitting = prefixes.into_iter().find(|(unit, _)| value.abs() >= 0.9995 * unit);
+    fitting.map_or_else(
+        || (significant(value), ""),
+        |(unit, prefix)| (significant(value / unit), prefix),
+    )
+}
+
+/// `1.23 ms [1.1 ms..1.5 ms]`; the range is left out when there is a single value.
+fn times(spread: &Spread) -> String {
+    let median = seconds(spread.median);
+    if spread.n == 1 {
+        return median;
+    }
+    format!("{median} [{}..{}]", seconds(spread.min), seconds(spread.max))
+}
+
+/// A time: `1.23 ms`.
+fn seconds(value: f64) -> String {
+    let units = [(1.0, "s"), (1e-3, "ms"), (1e-6, "µs")];
+    for (unit, name) in units {
+        if value >= 0.9995 * unit {
+            return format!("{} {name}", significant(value / unit));
+        }
+    }
+    format!("{} ns", significant(value / 1e-9))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_keep_three_digits() {
+        let cases = [
+            (0.0, "0"),
+            (1.0 / 6.0, "0.167"),
+            (12.345, "12.3"),
+            (9.999, "10.0"),
+            (0.001_234, "0.00123"),
+            (0.000_123_4, "1.23e-4"),
+            (0.000_012_34, "1.23e-5"),
+            (123_456.0, "123456"),
+            (-2.5, "-2.50"),
+            (f64::NAN, "NaN"),
+        ];
+        for (value, text) in cases {
+            assert_eq!(significant(value), text);
+        }
+        let cases = [(36.0, "36"), (4609.0, "4.61k"), (999_950.0, "1.00M"), (2.5e9, "2.50G")];
+        for (value, text) in cases {
+            assert_eq!(prefixed(value), text);
+        }
+        assert_eq!(bytes(1_650_000), "1.65 MB");
+        assert_eq!(bytes(512), "512 B");
+        assert_eq!(seconds(0.0123), "12.3 ms");
+        assert_eq!(seconds(4.2e-8), "42.0 ns");
+    }
+}

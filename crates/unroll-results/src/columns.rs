@@ -1,0 +1,228 @@
+//! What every column of the tables means, as data.
+
+use std::fmt::Write;
+
+/// Names of the tables, in the order in which they are documented and written.
+pub const TABLES: [&str; 6] = ["trials", "curves", "gradients", "throughput", "lengths", "timings"];
+
+/// A column's documentation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ColumnDoc {
+    /// The column's name in the file's header.
+    pub name: &'static str,
+    /// Tables that have it.
+    pub tables: &'static [&'static str],
+    /// Unit; empty for names and counts.
+    pub unit: &'static str,
+    /// Whether it depends on the clock or the machine: such columns differ from run to run and take
+    /// no part in a comparison of runs. All others are the same in every run.
+    pub clock: bool,
+    /// What it holds.
+    pub meaning: &'static str,
+}
+
+/// One row for each trial.
+const TRIALS: &[&str] = &["trials"];
+/// One row for each trial and evaluated step.
+const CURVES: &[&str] = &["curves"];
+/// One row for each trial, derivative, layer, training step and distance.
+const GRADIENTS: &[&str] = &["gradients"];
+/// One row for each trial and phase.
+const THROUGHPUT: &[&str] = &["throughput"];
+/// One row for each trial and length it was evaluated at.
+const LENGTHS: &[&str] = &["lengths"];
+/// One row for each trial.
+const TIMINGS: &[&str] = &["timings"];
+const ALL: &[&str] = &TABLES;
+const KEYED: &[&str] = &["trials", "curves", "gradients", "throughput", "lengths"];
+
+const fn same(
+    name: &'static str,
+    tables: &'static [&'static str],
+    unit: &'static str,
+    meaning: &'static str,
+) -> ColumnDoc {
+    ColumnDoc { name, tables, unit, clock: false, meaning }
+}
+
+const fn clock(
+    name: &'static str,
+    tables: &'static [&'static str],
+    unit: &'static str,
+    meaning: &'static str,
+) -> ColumnDoc {
+    ColumnDoc { name, tables, unit, clock: true, meaning }
+}
+
+/// Every column of every table, in the order of the files.
+pub const COLUMNS: &[ColumnDoc] = &[
+    same("trial", ALL, "", "id of the trial: the name of its record in `trials/`"),
+    same("experiment", TRIALS, "", "name of the experiment"),
+    same("kind", TRIALS, "", "what is measured: `quality`, `gradient`, `throughput`"),
+    same("architecture", KEYED, "", "registry name of the architecture"),
+    same("series", KEYED, "", "architecture, with the values of further axes"),
+    same("task", KEYED, "", "task"),
+    same("length", KEYED, "steps", "sequence length that the trial runs at"),
+    same("seed", KEYED, "", "seed"),
+    same("device", KEYED, "", "`cpu`, `cuda:0`, ..."),
+    same("dtype", TRIALS, "", "type of parameters and activations: `f32`, `f64`"),
+    same("form", TRIALS, "", "form that ran: `fused`, `reference`, `unrolled`"),
+    same("hidden_size", TRIALS, "elements", "hidden size after matching"),
+    same("num_layers", TRIALS, "", "layers"),
+    same("batch_size", TRIALS, "sequences", "sequences per batch"),
+    same("matched_by", TRIALS, "", "what the architectures were matched by"),
+    same("axes", TRIALS, "", "values of all further axes, JSON object"),
+    same("status", TRIALS, "", "how the trial ended: `finished`, `diverged`, `failed`"),
+    same("diverged_at", TRIALS, "training steps", "first step without a finite loss"),
+    same("message", TRIALS, "", "why a failed trial could not run"),
+    same("parameters", TRIALS, "elements", "trainable parameters of the whole model"),
+    same("forward_flops", TRIALS, "FLOP", "one forward pass over a batch, counted"),
+    same("training_flops", TRIALS, "FLOP", "one training step over a batch, counted"),
+    same("state_elements", TRIALS, "elements", "state of one sequence after `length` steps"),
+    same("metric", TRIALS, "", "name of the metric with its unit"),
+    same("better", TRIALS, "", "which end of the metric is good: `lower`, `higher`"),
+    same("test", TRIALS, "see metric", "metric on the test split with the last weights"),
+    same(
+        "validation",
+        TRIALS,
+        "see metric",
+        "metric on the validation split with the last weights",
+    ),
+    same("test_loss", TRIALS, "nats or squared units", "mean loss on the test split"),
+    same("solved", TRIALS, "", "whether the task's own criterion for solved holds"),
+    same("solved_at", TRIALS, "see metric", "value from which on the task counts as solved"),
+    same("baseline", TRIALS, "see metric", "best trivial baseline"),
+    same("baseline_name", TRIALS, "", "what that baseline does"),
+    same("at_chance", TRIALS, "", "whether the metric is no better than that baseline"),
+    same("steps", TRIALS, "training steps", "training steps run"),
+    same("steps_to_threshold", TRIALS, "training steps", "first evaluated step past the threshold"),
+    same("step", CURVES, "training steps", "training steps done"),
+    same("tokens", CURVES, "tokens", "tokens (batch times length) seen"),
+    same("train_loss", CURVES, "nats or squared units", "mean training loss since the row before"),
+    same("validation", CURVES, "see metric", "metric on the validation split"),
+    same("validation_loss", CURVES, "nats or squared units", "loss on the validation split"),
+    same("learning_rate", CURVES, "", "learning rate of the last step"),
+    same("gradient_norm", CURVES, "", "mean gradient norm before clipping since the row before"),
+    clock("seconds", CURVES, "s", "training time so far, evaluation left out"),
+    same("of", GRADIENTS, "", "derivative of the loss with respect to `hidden`, `cell`, `input`"),
+    same("layer", GRADIENTS, "", "layer of the state, 0 is the lowest; 0 for the input"),
+    same("step", GRADIENTS, "training steps", "training steps done; 0 is at initialisation"),
+    same("distance", GRADIENTS, "steps", "steps between the loss and the state"),
+    same("mean_norm", GRADIENTS, "", "Euclidean norm, mean over examples"),
+    same(
+        "mean_log_norm",
+        GRADIENTS,
+        "ln",
+        "natural logarithm of the norm, mean over examples; empty when a norm is exactly 0",
+    ),
+    same("norm_q10", GRADIENTS, "", "0.1 quantile of the norm over examples"),
+    same("norm_q50", GRADIENTS, "", "median of the norm over examples"),
+    same("norm_q90", GRADIENTS, "", "0.9 quantile of the norm over examples"),
+    same("phase", THROUGHPUT, "", "`forward`, `backward`, `train_step`, `decode`"),
+    same("batch_size", THROUGHPUT, "sequences", "sequences per batch"),
+    clock("iterations", THROUGHPUT, "", "iterations timed"),
+    clock("median_s", THROUGHPUT, "s", "median time of an iteration"),
+    clock("min_s", THROUGHPUT, "s", "fastest iteration"),
+    clock("q10_s", THROUGHPUT, "s", "0.1 quantile of the time of an iteration"),
+    clock("q90_s", THROUGHPUT, "s", "0.9 quantile of the time of an iteration"),
+    clock(
+        "tokens_per_s",
+        THROUGHPUT,
+        "tokens/s",
+        "tokens (batch times length) per second at the median",
+    ),
+    clock("gflops_per_s", THROUGHPUT, "GFLOP/s", "counted FLOPs per second at the median"),
+    clock(
+        "peak_bytes",
+        THROUGHPUT,
+        "bytes",
+        "largest memory in use during the phase, above what was in use before",
+    ),
+    same("metric", LENGTHS, "", "name of the metric with its unit"),
+    same("evaluated_length", LENGTHS, "steps", "length of the evaluated sequences"),
+    same("value", LENGTHS, "see metric", "metric at that length"),
+    same("loss", LENGTHS, "nats or squared units", "loss at that length"),
+    clock("wall_s", TIMINGS, "s", "whole trial"),
+    clock("train_s", TIMINGS, "s", "training alone"),
+    clock("seconds_to_threshold", TIMINGS, "s", "training time until the threshold held"),
+];
+
+/// Documentation of a table's columns, in the order of the file.
+pub fn of_table(table: &str) -> impl Iterator<Item = &'static ColumnDoc> {
+    COLUMNS.iter().filter(move |column| column.tables.contains(&table))
+}
+
+/// What a row of a table stands for.
+fn rows(table: &str) -> &'static str {
+    match table {
+        "trials" => "one row for each trial",
+        "curves" => "one row for each trial and evaluated step",
+        "gradients" => "one row for each trial, derivative, layer, training step and distance",
+        "throughput" => "one row for each trial and phase",
+        "lengths" => "one row for each trial and length it was evaluated at",
+        _ => "one row for each trial; nothing but clock times",
+    }
+}
+
+/// The page that explains a folder of results, as Markdown: `results/README.md`.
+pub fn readme() -> String {
+    let mut text = String::from(
+        "# Results\n\n\
+         A folder here holds one run of one experiment. Everything but `trials/` is made from \
+         `trials/` and can be made again without running anything.\n\n\
+         | part | holds |\n|---|---|\n\
+         | `trials/<id>.json` | one record per trial, written all or nothing when the trial ends; \
+         the id is the hash of what the trial means |\n\
+         | `tables/*.csv`, `tables/*.parquet` | the records as tables: same rows, same columns in \
+         both formats |\n\
+         | `plots/*.svg`, `plots/*.png` | the plots |\n\
+         | `REPORT.md` | question, setting, tables, plots, failures, how to reproduce |\n\n\
+         In a CSV file an empty field is a missing value; `NaN`, `inf` and `-inf` are values (a \
+         diverged loss). In a record these three are strings, because JSON has no such numbers.\n\n\
+         Columns marked *clock* depend on the clock or the machine. All others are the same in \
+         every run of the same experiment, byte for byte.\n",
+    );
+    for table in TABLES {
+        let _ = write!(text, "\n## `{table}`\n\n{}.\n\n", capitalised(rows(table)));
+        text.push_str("| column | unit | meaning |\n|---|---|---|\n");
+        for column in of_table(table) {
+            let mark = if column.clock { " *(clock)*" } else { "" };
+            let ColumnDoc { name, unit, meaning, .. } = column;
+            let _ = writeln!(text, "| `{name}` | {unit} | {meaning}{mark} |");
+        }
+    }
+    text
+}
+
+fn capitalised(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_within_a_table_and_clock_columns_come_last() {
+        for table in TABLES {
+            let names: HashSet<_> = of_table(table).map(|column| column.name).collect();
+            assert_eq!(names.len(), of_table(table).count(), "{table}");
+            let clocks: Vec<bool> = of_table(table).map(|column| column.clock).collect();
+            assert!(clocks.is_sorted(), "{table}: clock columns stand at the end");
+        }
+    }
+
+    #[test]
+    fn the_page_in_the_repository_is_up_to_date() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../results/README.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        assert_eq!(
+            page,
+            readme(),
+            "run `cargo run -p unroll-results --example columns > results/README.md`"
+        );
+    }
+}

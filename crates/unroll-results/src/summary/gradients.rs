@@ -1,0 +1,222 @@
+//! Gradient decay, over seeds.
+
+use std::collections::BTreeMap;
+
+use super::Index;
+use crate::record::{GradientOf, GradientPoint, TrialRecord};
+use crate::statistics::{LineFit, Spread};
+
+/// The seeds at one distance. Logarithms are natural.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GradientBand {
+    /// Steps between the loss and the state.
+    pub distance: usize,
+    /// Seeds with a logarithm.
+    pub n: usize,
+    /// Seeds without one: a norm was exactly 0 (underflow, or no dependence at all).
+    pub zeros: usize,
+    /// Mean over seeds of the mean logarithm; `None` when `n` is 0.
+    pub mean_ln: Option<f64>,
+    /// Smallest over seeds.
+    pub min_ln: Option<f64>,
+    /// Largest over seeds.
+    pub max_ln: Option<f64>,
+}
+
+/// Which law fits better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DecayLaw {
+    /// `norm = a exp(b distance)`: recurrent models.
+    Exponential,
+    /// `norm = a distance^b`: averages over the sequence.
+    Power,
+}
+
+impl DecayLaw {
+    /// Name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exponential => "exponential",
+            Self::Power => "power law",
+        }
+    }
+}
+
+/// Laws fitted by least squares to the mean logarithm over the distances `from..=to`.
+///
+/// Left out are distance 0 (a power law has no value there), distances at which a seed's norm is
+/// exactly 0 and, for f32, norms below the smallest normal number, whose digits are lost.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Decay {
+    /// Smallest distance fitted.
+    pub from: usize,
+    /// Largest distance fitted.
+    pub to: usize,
+    /// ln norm against distance: the slope is the rate per step.
+    pub exponential: LineFit,
+    /// ln norm against ln distance: the slope is the exponent.
+    pub power: LineFit,
+}
+
+impl Decay {
+    fn of(points: &[(usize, f64)]) -> Option<Self> {
+        let exponential: Vec<_> = points.iter().map(|&(d, ln)| (d as f64, ln)).collect();
+        let power: Vec<_> = points.iter().map(|&(d, ln)| ((d as f64).ln(), ln)).collect();
+        // Two points lie on both laws: nothing could be told apart.
+        if points.len() < 3 {
+            return None;
+        }
+        Some(Self {
+            from: points.first()?.0,
+            to: points.last()?.0,
+            exponential: LineFit::of(&exponential)?,
+            power: LineFit::of(&power)?,
+        })
+    }
+
+    /// Steps over which the norm halves; `None` when it does not shrink.
+    pub fn half_life(&self) -> Option<f64> {
+        (self.exponential.slope < 0.0).then(|| -std::f64::consts::LN_2 / self.exponential.slope)
+    }
+
+    /// The law with the larger r squared; the exponential one when they tie.
+    pub fn better_law(&self) -> DecayLaw {
+        if self.power.r_squared > self.exponential.r_squared {
+            DecayLaw::Power
+        } else {
+            DecayLaw::Exponential
+        }
+    }
+}
+
+/// The gradient norms of one series, task and length for one derivative, layer and training step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GradientGroup {
+    /// Series.
+    pub series: String,
+    /// Task.
+    pub task: String,
+    /// Sequence length, steps.
+    pub length: usize,
+    /// Which derivative.
+    pub of: GradientOf,
+    /// Layer of the state.
+    pub layer: usize,
+    /// Training steps done before measuring.
+    pub step: u64,
+    /// Whether the numbers were computed in f32.
+    pub single_precision: bool,
+    /// By distance, ascending.
+    pub band: Vec<GradientBand>,
+    /// Fitted laws; `None` with fewer than three usable distances.
+    pub decay: Option<Decay>,
+}
+
+pub(super) fn groups(index: &Index<'_>) -> Vec<GradientGroup> {
+    let mut found = Vec::new();
+    for (key, trials) in index.groups(|record| !record.gradient.is_empty()) {
+        // The same for every derivative, layer and training step that any of the seeds measured.
+        let mut parts: BTreeMap<(GradientOf, usize, u64), Vec<&GradientPoint>> = BTreeMap::new();
+        for point in trials.iter().flat_map(|trial| &trial.gradient) {
+            parts.entry((point.of, point.layer, point.step)).or_default().push(point);
+        }
+        let single_precision = trials.iter().any(|trial: &&TrialRecord| trial.cell.dtype == "f32");
+        for ((of, layer, step), points) in parts {
+            let band = band(&points);
+            found.push(GradientGroup {
+                series: index.series(key),
+                task: index.task(key),
+                length: key.length,
+                of,
+                layer,
+                step,
+                single_precision,
+                decay: Decay::of(&usable(&band, single_precision)),
+                band,
+            });
+        }
+    }
+    found
+}
+
+fn band(points: &[&GradientPoint]) -> Vec<GradientBand> {
+    let mut by_distance: BTreeMap<usize, Vec<Option<f64>>> = BTreeMap::new();
+    for point in points {
+        let ln = point.mean_log_norm.filter(|ln| ln.is_finite());
+        by_distance.entry(point.distance).or_default().push(ln);
+    }
+    by_distance
+        .into_iter()
+        .map(|(distance, values)| {
+            let spread = Spread::of(values.iter().copied().flatten());
+            let n = spread.map_or(0, |spread| spread.n);
+            GradientBand {
+                distance,
+                n,
+                zeros: values.len() - n,
+                mean_ln: spread.map(|spread| spread.mean),
+                min_ln: spread.map(|spread| spread.min),
+                max_ln: spread.map(|spread| spread.max),
+            }
+        })
+        .collect()
+}
+
+fn usable(band: &[GradientBand], single_precision: bool) -> Vec<(usize, f64)> {
+    let floor =
+        if single_precision { f64::from(f32::MIN_POSITIVE).ln() } else { f64::NEG_INFINITY };
+    band.iter()
+        .filter(|point| point.distance > 0 && point.zeros == 0)
+        .filter_map(|point| Some((point.distance, point.mean_ln.filter(|&ln| ln >= floor)?)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn band_of(law: impl Fn(f64) -> f64) -> Vec<GradientBand> {
+        let at = |distance: usize| {
+            let ln = Some(law(distance as f64));
+            GradientBand { distance, n: 1, zeros: 0, mean_ln: ln, min_ln: ln, max_ln: ln }
+        };
+        (0..100).map(at).collect()
+    }
+
+    #[test]
+    fn an_exponential_is_recognised_with_its_half_life() {
+        // REFERENCE: a zero-weight LSTM with forget bias 1 has a half-life of 2.21 steps.
+        let sigmoid = 1.0 / (1.0 + (-1.0f64).exp());
+        let decay = Decay::of(&usable(&band_of(|d| d * sigmoid.ln()), false)).unwrap();
+        assert_eq!(decay.better_law(), DecayLaw::Exponential);
+        assert!((decay.half_life().unwrap() - 2.2127).abs() < 1e-4);
+        assert!((decay.exponential.r_squared - 1.0).abs() < 1e-12);
+        assert_eq!((decay.from, decay.to), (1, 99));
+    }
+
+    #[test]
+    fn a_power_law_is_recognised_with_its_exponent() {
+        let law = |d: f64| if d > 0.0 { -1.5 * d.ln() } else { 0.0 };
+        let decay = Decay::of(&usable(&band_of(law), false)).unwrap();
+        assert_eq!(decay.better_law(), DecayLaw::Power);
+        assert!((decay.power.slope + 1.5).abs() < 1e-12);
+    }
+
+    #[test]
+    fn growth_has_no_half_life() {
+        let decay = Decay::of(&usable(&band_of(|d| 0.1 * d), false)).unwrap();
+        assert_eq!(decay.half_life(), None);
+    }
+
+    #[test]
+    fn lost_digits_and_zeros_are_left_out_of_fits() {
+        let band = band_of(|d| -2.0 * d);
+        assert_eq!(usable(&band, false).len(), 99);
+        // ln(1.1755e-38) = -87.3: distances 1 to 43 stay.
+        assert_eq!(usable(&band, true).len(), 43);
+        let mut with_zero = band;
+        with_zero[5].zeros = 1;
+        assert_eq!(usable(&with_zero, true).len(), 42);
+        assert_eq!(Decay::of(&usable(&with_zero[..3], true)), None);
+    }
+}

@@ -1,0 +1,262 @@
+//! Trials brought together over seeds: what terminal tables, plots and reports are made from.
+//!
+//! A group is everything that differs in nothing but the seed. Groups follow the order in which
+//! their series and tasks first appear in the records, then the length. Nothing is averaged away:
+//! every group keeps the values of its seeds, and trials that diverged or failed are counted.
+
+mod curves;
+mod gradients;
+mod quality;
+mod setting;
+mod throughput;
+
+pub use curves::{CurveBand, CurveGroup, SeedCurve};
+pub use gradients::{Decay, DecayLaw, GradientBand, GradientGroup};
+pub use quality::{LengthGroup, QualityGroup, SeedValue, Verdict};
+pub use setting::{Failure, SeriesInfo, Setting};
+pub use throughput::ThroughputGroup;
+
+use crate::record::TrialRecord;
+
+/// All groups of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Summary {
+    /// What was run, and what was the same in all of it.
+    pub setting: Setting,
+    /// The series, in order.
+    pub series: Vec<SeriesInfo>,
+    /// The tasks, in order.
+    pub tasks: Vec<String>,
+    /// Metric after training.
+    pub quality: Vec<QualityGroup>,
+    /// Metric at other lengths than the trained one.
+    pub lengths: Vec<LengthGroup>,
+    /// Learning curves.
+    pub curves: Vec<CurveGroup>,
+    /// Gradient decay.
+    pub gradients: Vec<GradientGroup>,
+    /// Times and memory.
+    pub throughput: Vec<ThroughputGroup>,
+    /// Trials that diverged or failed, in the order of the records.
+    pub failures: Vec<Failure>,
+}
+
+impl Summary {
+    /// Groups the records.
+    pub fn from_records(records: &[TrialRecord]) -> Self {
+        let index = Index::new(records);
+        Self {
+            setting: setting::setting(&index),
+            series: setting::series(&index),
+            tasks: index.tasks.clone(),
+            quality: quality::groups(&index),
+            lengths: quality::lengths(&index),
+            curves: curves::groups(&index),
+            gradients: gradients::groups(&index),
+            throughput: throughput::groups(&index),
+            failures: setting::failures(&index),
+        }
+    }
+}
+
+/// The group that a trial belongs to. Ordered as groups are shown: by task, length, series.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct GroupKey {
+    task: usize,
+    length: usize,
+    series: usize,
+}
+
+/// The records with the places of their series and tasks.
+pub(crate) struct Index<'a> {
+    records: &'a [TrialRecord],
+    /// Names in order of first appearance.
+    series: Vec<String>,
+    tasks: Vec<String>,
+    keys: Vec<GroupKey>,
+}
+
+impl<'a> Index<'a> {
+    fn new(records: &'a [TrialRecord]) -> Self {
+        let mut devices: Vec<&str> = Vec::new();
+        for record in records {
+            if !devices.contains(&record.cell.device.as_str()) {
+                devices.push(&record.cell.device);
+            }
+        }
+        let (mut series, mut tasks) = (Vec::new(), Vec::new());
+        let mut keys = Vec::with_capacity(records.len());
+        for record in records {
+            let cell = &record.cell;
+            // Trials on several devices must not end up in one group.
+            let name = if devices.len() > 1 {
+                format!("{}, {}", cell.series, cell.device)
+            } else {
+                cell.series.clone()
+            };
+            keys.push(GroupKey {
+                task: place(&mut tasks, cell.task.clone()),
+                length: cell.length,
+                series: place(&mut series, name),
+            });
+        }
+        Self { records, series, tasks, keys }
+    }
+
+    /// The records of each group; groups in order, records in their own order.
+    fn groups(
+        &self,
+        wanted: impl Fn(&TrialRecord) -> bool,
+    ) -> Vec<(GroupKey, Vec<&'a TrialRecord>)> {
+        let mut groups = std::collections::BTreeMap::<GroupKey, Vec<&TrialRecord>>::new();
+        for (key, record) in self.keys.iter().zip(self.records) {
+            if wanted(record) {
+                groups.entry(*key).or_default().push(record);
+            }
+        }
+        groups.into_iter().collect()
+    }
+
+    fn series(&self, key: GroupKey) -> String {
+        self.series[key.series].clone()
+    }
+
+    fn task(&self, key: GroupKey) -> String {
+        self.tasks[key.task].clone()
+    }
+}
+
+/// Index of `name`, which is appended when it is new.
+fn place(names: &mut Vec<String>, name: String) -> usize {
+    names.iter().position(|known| *known == name).unwrap_or_else(|| {
+        names.push(name);
+        names.len() - 1
+    })
+}
+
+/// The different values, in order of first appearance.
+fn distinct<T: PartialEq>(values: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut found = Vec::new();
+    for value in values {
+        if !found.contains(&value) {
+            found.push(value);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Better, Status};
+    use crate::testing;
+
+    #[test]
+    fn groups_keep_the_order_of_the_experiment() {
+        let summary = Summary::from_records(&testing::sweep());
+        let groups: Vec<_> =
+            summary.quality.iter().map(|group| (group.length, group.series.as_str())).collect();
+        let series = ["rnn", "lstm", "lstm, forget_bias=2"];
+        let expected: Vec<_> =
+            [50, 200].into_iter().flat_map(|length| series.map(|name| (length, name))).collect();
+        assert_eq!(groups, expected);
+        assert_eq!(summary.series[2].architecture, "lstm");
+        assert_eq!(summary.series[2].parameters, [4609]);
+        assert_eq!(summary.setting.seeds, [0, 1, 2]);
+        assert_eq!(summary.setting.lengths, [50, 200]);
+    }
+
+    #[test]
+    fn trials_that_went_wrong_are_counted_and_not_averaged() {
+        let summary = Summary::from_records(&testing::sweep());
+        let rnn = &summary.quality[0];
+        // Seed 0 has 0.1; seed 1 diverged, seed 2 failed.
+        assert_eq!((rnn.n, rnn.diverged, rnn.failed, rnn.solved), (2, 1, 1, 0));
+        let test = rnn.test.unwrap();
+        assert_eq!((test.n, test.median, test.min, test.max), (1, 0.1, 0.1, 0.1));
+        assert_eq!(rnn.values.len(), 2);
+        assert_eq!(rnn.verdict(), Verdict::AboveChance);
+        assert_eq!(rnn.best_baseline.as_ref().unwrap().name, "always answer 1");
+        assert_eq!((rnn.metric.as_str(), rnn.better), ("MSE", Better::Lower));
+
+        let setting = &summary.setting;
+        assert_eq!((setting.trials, setting.diverged, setting.failed), (18, 1, 1));
+        let seeds: Vec<_> = summary.failures.iter().map(|failure| failure.seed).collect();
+        assert_eq!(seeds, [1, 2]);
+        assert_eq!(summary.failures[0].status, Status::Diverged { step: 7 });
+    }
+
+    #[test]
+    fn solved_and_steps_to_threshold() {
+        let summary = Summary::from_records(&testing::sweep());
+        let lstm = &summary.quality[1];
+        assert_eq!((lstm.solved, lstm.n, lstm.verdict()), (3, 3, Verdict::Solved));
+        assert_eq!((lstm.reached, lstm.steps_to_threshold), (3, Some(20.0)));
+        // At length 200: 0.004, 0.008, 0.012.
+        let long = &summary.quality[4];
+        assert_eq!((long.solved, long.verdict()), (2, Verdict::SometimesSolved));
+        assert_eq!((long.reached, long.steps_to_threshold), (2, Some(20.0)));
+        // Variant at 200: 0.008, 0.016, 0.024. The median trial never got there.
+        let variant = &summary.quality[5];
+        assert_eq!((variant.reached, variant.steps_to_threshold), (1, None));
+        // Vanilla at 200: 0.4, 0.8, 1.2: worse than answering 1.
+        assert_eq!(summary.quality[3].verdict(), Verdict::AtChance);
+        assert_eq!(lstm.tokens_per_s.unwrap().median, 20.0 * 320.0 / 2.0);
+    }
+
+    #[test]
+    fn groups_without_numbers_have_verdicts_too() {
+        let base = testing::quality("gru", 10, 0, 0.5);
+        let summary = Summary::from_records(&[testing::failed(base.clone())]);
+        assert_eq!(summary.quality[0].verdict(), Verdict::Failed);
+        assert_eq!(summary.quality[0].test, None);
+        let summary = Summary::from_records(&[testing::diverged(base, 3)]);
+        assert_eq!(summary.quality[0].verdict(), Verdict::Diverged);
+        let summary = Summary::from_records(&[]);
+        assert!(summary.quality.is_empty() && summary.series.is_empty());
+    }
+
+    #[test]
+    fn other_lengths_are_grouped() {
+        let summary = Summary::from_records(&testing::sweep());
+        let group = &summary.lengths[1];
+        assert_eq!((group.series.as_str(), group.trained_length, group.length), ("lstm", 50, 100));
+        assert_eq!(group.spread.unwrap().median, 0.004);
+    }
+
+    #[test]
+    fn devices_are_never_mixed() {
+        let records = [
+            testing::measured("gru", 8, 0, "cpu"),
+            testing::measured("gru", 8, 0, "cuda:0"),
+            testing::measured("gru", 8, 1, "cuda:0"),
+        ];
+        let summary = Summary::from_records(&records);
+        let names: Vec<_> = summary.series.iter().map(|series| series.name.as_str()).collect();
+        assert_eq!(names, ["gru, cpu", "gru, cuda:0"]);
+        let counts: Vec<_> = summary.throughput.iter().map(|group| group.n).collect();
+        assert_eq!(counts, [1, 2]);
+        let group = &summary.throughput[1];
+        assert_eq!((group.median_s.median, group.min_s), (1.0, 0.4));
+        assert_eq!(group.quantiles_s, [0.45, 1.9]);
+        assert_eq!(group.peak_bytes, 2000);
+        assert_eq!(group.tokens_per_s.median, 75_000.0);
+    }
+
+    #[test]
+    fn gradients_are_averaged_in_log_space() {
+        let records = [0, 1].map(|seed| testing::measured("gru", 8, seed, "cpu"));
+        let summary = Summary::from_records(&records);
+        let group = &summary.gradients[0];
+        let at = group.band[4];
+        // ln norms -0.4 and -0.8.
+        assert!((at.mean_ln.unwrap() + 0.6).abs() < 1e-12);
+        assert!((at.min_ln.unwrap() + 0.8).abs() < 1e-12);
+        assert!((at.max_ln.unwrap() + 0.4).abs() < 1e-12);
+        let last = group.band[8];
+        assert_eq!((last.n, last.zeros, last.mean_ln), (0, 2, None));
+        let decay = group.decay.unwrap();
+        assert!((decay.exponential.slope + 0.15).abs() < 1e-12);
+        assert_eq!((decay.from, decay.to), (1, 7));
+    }
+}

@@ -1,0 +1,340 @@
+//! Polars tables made from trial records.
+//!
+//! Every table has one row for each thing measured; [`crate::columns`] documents the columns. The
+//! rows follow the order of the records, so equal records give equal bytes. Columns that depend on
+//! the clock stand at the end of `curves` and `throughput` and alone in `timings`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use polars::prelude::*;
+
+use crate::record::{BaselineValue, Better, Quality, Status, TrialRecord};
+use crate::{Error, Result, store};
+
+/// All tables of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tables {
+    /// One row for each trial.
+    pub trials: DataFrame,
+    /// One row for each trial and evaluated step.
+    pub curves: DataFrame,
+    /// One row for each trial, derivative, layer, training step and distance.
+    pub gradients: DataFrame,
+    /// One row for each trial and phase.
+    pub throughput: DataFrame,
+    /// One row for each trial and length it was evaluated at.
+    pub lengths: DataFrame,
+    /// Clock times, one row for each trial.
+    pub timings: DataFrame,
+}
+
+impl Tables {
+    /// Builds the tables; rows in the order of the records.
+    ///
+    /// # Errors
+    /// [`Error::Table`].
+    pub fn from_records(records: &[TrialRecord]) -> Result<Self> {
+        let table = |name, frame: PolarsResult<DataFrame>| {
+            frame.map_err(|error| Error::Table { table: name, message: error.to_string() })
+        };
+        Ok(Self {
+            trials: table("trials", trials(records))?,
+            curves: table("curves", curves(records))?,
+            gradients: table("gradients", gradients(records))?,
+            throughput: table("throughput", throughput(records))?,
+            lengths: table("lengths", lengths(records))?,
+            timings: table("timings", timings(records))?,
+        })
+    }
+
+    /// The tables with their names, in the order of [`crate::columns::TABLES`].
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &DataFrame)> {
+        [
+            ("trials", &self.trials),
+            ("curves", &self.curves),
+            ("gradients", &self.gradients),
+            ("throughput", &self.throughput),
+            ("lengths", &self.lengths),
+            ("timings", &self.timings),
+        ]
+        .into_iter()
+    }
+
+    /// Writes every table as `NAME.csv` and `NAME.parquet` into `dir`, each file all or nothing,
+    /// and returns the paths.
+    ///
+    /// # Errors
+    /// [`Error::Table`], [`Error::Io`].
+    pub fn write(&self, dir: &Path) -> Result<Vec<PathBuf>> {
+        fs::create_dir_all(dir).map_err(|error| Error::io(dir, error))?;
+        let mut paths = Vec::new();
+        for (name, frame) in self.iter() {
+            let mut frame = frame.clone();
+            let encoding =
+                |error: PolarsError| Error::Table { table: name, message: error.to_string() };
+            let mut csv = Vec::new();
+            CsvWriter::new(&mut csv).finish(&mut frame).map_err(encoding)?;
+            let mut parquet = Vec::new();
+            ParquetWriter::new(&mut parquet).finish(&mut frame).map_err(encoding)?;
+            for (extension, bytes) in [("csv", csv), ("parquet", parquet)] {
+                let path = dir.join(format!("{name}.{extension}"));
+                store::write_bytes(&path, &bytes)?;
+                paths.push(path);
+            }
+        }
+        Ok(paths)
+    }
+}
+
+/// A column with one value for each row.
+fn column<R, T, P: ?Sized>(name: &str, rows: &[R], value: impl Fn(&R) -> T) -> Column
+where
+    Series: NamedFrom<Vec<T>, P>,
+{
+    Column::from(Series::new(name.into(), rows.iter().map(value).collect::<Vec<T>>()))
+}
+
+/// Which trial a row belongs to.
+fn keys<R>(rows: &[R], record: impl Fn(&R) -> &TrialRecord + Copy) -> Vec<Column> {
+    vec![
+        column("trial", rows, |row| record(row).id.clone()),
+        column("architecture", rows, |row| record(row).cell.architecture.clone()),
+        column("series", rows, |row| record(row).cell.series.clone()),
+        column("task", rows, |row| record(row).cell.task.clone()),
+        column("length", rows, |row| record(row).cell.length as u64),
+        column("seed", rows, |row| record(row).cell.seed),
+        column("device", rows, |row| record(row).cell.device.clone()),
+    ]
+}
+
+/// Every item of every record beside its record.
+fn flattened<'a, T>(
+    records: &'a [TrialRecord],
+    items: impl Fn(&'a TrialRecord) -> &'a [T],
+) -> Vec<(&'a TrialRecord, &'a T)> {
+    let items = &items;
+    records.iter().flat_map(|record| items(record).iter().map(move |item| (record, item))).collect()
+}
+
+fn frame(height: usize, columns: Vec<Column>) -> PolarsResult<DataFrame> {
+    DataFrame::new(height, columns)
+}
+
+fn trials(records: &[TrialRecord]) -> PolarsResult<DataFrame> {
+    let cost = |value: fn(&crate::record::ModelCost) -> u64| {
+        move |record: &TrialRecord| record.cost.as_ref().map(value)
+    };
+    fn quality<T>(value: impl Fn(&Quality) -> T) -> impl Fn(&TrialRecord) -> Option<T> {
+        move |record| record.quality.as_ref().map(&value)
+    }
+    fn optional<T>(value: impl Fn(&Quality) -> Option<T>) -> impl Fn(&TrialRecord) -> Option<T> {
+        move |record| record.quality.as_ref().and_then(&value)
+    }
+    let best = |record: &TrialRecord| record.quality.as_ref().and_then(best_baseline).cloned();
+    let mut columns = vec![
+        column("experiment", records, |record| record.cell.experiment.clone()),
+        column("kind", records, |record| record.kind.name()),
+    ];
+    let mut keys = keys(records, |record| record);
+    let trial = keys.remove(0);
+    columns.insert(0, trial);
+    columns.append(&mut keys);
+    columns.extend([
+        column("dtype", records, |record| record.cell.dtype.clone()),
+        column("form", records, |record| record.cell.form.clone()),
+        column("hidden_size", records, |record| record.cell.hidden_size as u64),
+        column("num_layers", records, |record| record.cell.num_layers as u64),
+        column("batch_size", records, |record| record.cell.batch_size as u64),
+        column("matched_by", records, |record| record.cell.matched_by.clone()),
+        column("axes", records, |record| json_object(&record.cell.axes)),
+        column("status", records, |record| record.status.name()),
+        column("diverged_at", records, |record| match record.status {
+            Status::Diverged { step } => Some(step),
+            _ => None,
+        }),
+        column("message", records, |record| match &record.status {
+            Status::Failed { message } => Some(message.clone()),
+            _ => None,
+        }),
+        column("parameters", records, cost(|cost| cost.parameters)),
+        column("forward_flops", records, cost(|cost| cost.forward_flops)),
+        column("training_flops", records, cost(|cost| cost.training_flops)),
+        column("state_elements", records, cost(|cost| cost.state_elements)),
+        column("metric", records, quality(|quality| quality.metric.clone())),
+        column("better", records, quality(|quality| quality.better.name())),
+        column("test", records, quality(|quality| quality.test)),
+        column("validation", records, quality(|quality| quality.validation)),
+        column("test_loss", records, quality(|quality| quality.test_loss)),
+        column("solved", records, quality(|quality| quality.solved)),
+        column("solved_at", records, optional(|quality| quality.solved_at)),
+        column("baseline", records, |record| best(record).map(|baseline| baseline.value)),
+        column("baseline_name", records, |record| best(record).map(|baseline| baseline.name)),
+        column("at_chance", records, quality(|quality| quality.at_chance)),
+        column("steps", records, quality(|quality| quality.steps)),
+        column("steps_to_threshold", records, optional(|quality| quality.steps_to_threshold)),
+    ]);
+    frame(records.len(), columns)
+}
+
+/// The trivial baseline with the best metric.
+pub(crate) fn best_baseline(quality: &Quality) -> Option<&BaselineValue> {
+    let finite = quality.baselines.iter().filter(|baseline| baseline.value.is_finite());
+    match quality.better {
+        Better::Lower => finite.min_by(|a, b| a.value.total_cmp(&b.value)),
+        Better::Higher => finite.max_by(|a, b| a.value.total_cmp(&b.value)),
+    }
+}
+
+/// `{"name":value,...}` in the map's order, which is sorted.
+fn json_object(map: &std::collections::BTreeMap<String, serde_json::Value>) -> String {
+    let object: serde_json::Map<_, _> =
+        map.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    serde_json::Value::Object(object).to_string()
+}
+
+fn curves(records: &[TrialRecord]) -> PolarsResult<DataFrame> {
+    let rows = flattened(records, |record| &record.curve);
+    let mut columns = keys(&rows, |row| row.0);
+    columns.extend([
+        column("step", &rows, |(_, point)| point.step),
+        column("tokens", &rows, |(_, point)| point.tokens),
+        column("train_loss", &rows, |(_, point)| point.train_loss),
+        column("validation", &rows, |(_, point)| point.validation),
+        column("validation_loss", &rows, |(_, point)| point.validation_loss),
+        column("learning_rate", &rows, |(_, point)| point.learning_rate),
+        column("gradient_norm", &rows, |(_, point)| point.gradient_norm),
+        column("seconds", &rows, |(_, point)| point.seconds),
+    ]);
+    frame(rows.len(), columns)
+}
+
+fn gradients(records: &[TrialRecord]) -> PolarsResult<DataFrame> {
+    let rows = flattened(records, |record| &record.gradient);
+    let mut columns = keys(&rows, |row| row.0);
+    columns.extend([
+        column("of", &rows, |(_, point)| point.of.name()),
+        column("layer", &rows, |(_, point)| point.layer as u64),
+        column("step", &rows, |(_, point)| point.step),
+        column("distance", &rows, |(_, point)| point.distance as u64),
+        column("mean_norm", &rows, |(_, point)| point.mean_norm),
+        column("mean_log_norm", &rows, |(_, point)| point.mean_log_norm),
+        column("norm_q10", &rows, |(_, point)| point.quantiles[0]),
+        column("norm_q50", &rows, |(_, point)| point.quantiles[1]),
+        column("norm_q90", &rows, |(_, point)| point.quantiles[2]),
+    ]);
+    frame(rows.len(), columns)
+}
+
+fn throughput(records: &[TrialRecord]) -> PolarsResult<DataFrame> {
+    let rows = flattened(records, |record| &record.throughput);
+    let mut columns = keys(&rows, |row| row.0);
+    columns.extend([
+        column("phase", &rows, |(_, times)| times.phase.name()),
+        column("batch_size", &rows, |(record, _)| record.cell.batch_size as u64),
+        column("iterations", &rows, |(_, times)| times.iterations as u64),
+        column("median_s", &rows, |(_, times)| times.median_s),
+        column("min_s", &rows, |(_, times)| times.min_s),
+        column("q10_s", &rows, |(_, times)| times.quantiles_s[0]),
+        column("q90_s", &rows, |(_, times)| times.quantiles_s[1]),
+        column("tokens_per_s", &rows, |(_, times)| times.tokens_per_s),
+        column("gflops_per_s", &rows, |(_, times)| times.gflops_per_s),
+        column("peak_bytes", &rows, |(_, times)| times.peak_bytes),
+    ]);
+    frame(rows.len(), columns)
+}
+
+fn lengths(records: &[TrialRecord]) -> PolarsResult<DataFrame> {
+    let rows = flattened(records, |record| &record.other_lengths);
+    let mut columns = keys(&rows, |row| row.0);
+    columns.extend([
+        column("metric", &rows, |(record, _)| {
+            record.quality.as_ref().map(|quality| quality.metric.clone())
+        }),
+        column("evaluated_length", &rows, |(_, evaluation)| evaluation.length as u64),
+        column("value", &rows, |(_, evaluation)| evaluation.value),
+        column("loss", &rows, |(_, evaluation)| evaluation.loss),
+    ]);
+    frame(rows.len(), columns)
+}
+
+fn timings(records: &[TrialRecord]) -> PolarsResult<DataFrame> {
+    let columns = vec![
+        column("trial", records, |record| record.id.clone()),
+        column("wall_s", records, |record| record.timing.wall_s),
+        column("train_s", records, |record| record.timing.train_s),
+        column("seconds_to_threshold", records, |record| record.timing.seconds_to_threshold),
+    ];
+    frame(records.len(), columns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::columns;
+    use crate::testing;
+
+    fn records() -> Vec<TrialRecord> {
+        let mut records = testing::sweep();
+        records.push(testing::measured("gru", 6, 1, "cpu"));
+        records
+    }
+
+    #[test]
+    fn every_column_is_documented_and_every_documented_column_is_written() {
+        for records in [records(), Vec::new()] {
+            let tables = Tables::from_records(&records).unwrap();
+            let names: Vec<_> = tables.iter().map(|(name, _)| name).collect();
+            assert_eq!(names, columns::TABLES);
+            for (table, frame) in tables.iter() {
+                let written: Vec<&str> =
+                    frame.get_column_names().into_iter().map(PlSmallStr::as_str).collect();
+                let documented: Vec<&str> = columns::of_table(table).map(|c| c.name).collect();
+                assert_eq!(written, documented, "{table}");
+            }
+        }
+    }
+
+    #[test]
+    fn empty_tables_have_the_types_of_full_ones() {
+        let full = Tables::from_records(&records()).unwrap();
+        let empty = Tables::from_records(&[]).unwrap();
+        for ((name, full), (_, empty)) in full.iter().zip(empty.iter()) {
+            assert_eq!(full.dtypes(), empty.dtypes(), "{name}");
+            assert_eq!(empty.height(), 0);
+        }
+    }
+
+    #[test]
+    fn rows_are_counted_and_missing_values_are_null() {
+        let tables = Tables::from_records(&records()).unwrap();
+        let heights: Vec<_> = tables.iter().map(|(_, frame)| frame.height()).collect();
+        assert_eq!(heights, [19, 17 * 3, 7, 1, 17, 19]);
+        let trials = &tables.trials;
+        assert_eq!(trials.column("test").unwrap().null_count(), 2);
+        assert_eq!(trials.column("message").unwrap().null_count(), 18);
+        let baselines = trials.column("baseline").unwrap();
+        assert_eq!(baselines.f64().unwrap().get(0), Some(1.0 / 6.0));
+        let norms = tables.gradients.column("mean_log_norm").unwrap();
+        assert_eq!(norms.f64().unwrap().get(6), None);
+    }
+
+    #[test]
+    fn files_are_the_same_bytes_each_time_and_read_back() {
+        let tables = Tables::from_records(&records()).unwrap();
+        let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let written = dirs.each_ref().map(|dir| tables.write(dir.path()).unwrap());
+        assert_eq!(written[0].len(), 12);
+        for (a, b) in written[0].iter().zip(&written[1]) {
+            assert_eq!(fs::read(a).unwrap(), fs::read(b).unwrap(), "{}", a.display());
+        }
+        for (name, frame) in tables.iter() {
+            let file = fs::File::open(dirs[0].path().join(format!("{name}.parquet"))).unwrap();
+            let back = ParquetReader::new(file).finish().unwrap();
+            assert!(back.equals_missing(frame), "{name}");
+        }
+        let csv = fs::read_to_string(dirs[0].path().join("trials.csv")).unwrap();
+        assert!(csv.contains(r#""out of memory, ""8 GB""""#), "{csv}");
+        assert!(csv.contains(",NaN,"), "a diverged metric keeps its value");
+    }
+}

@@ -1,0 +1,210 @@
+//! Host batches as tensors.
+
+use candle_core::{DType, Device, Tensor};
+use unroll_core::Lengths;
+use unroll_tasks::{Batch, InputKind, Inputs, Readout, TargetKind, Targets};
+
+use crate::model::{InputLayer, TaskShape};
+use crate::{Error, Result};
+
+/// The answers that a model should give.
+#[derive(Debug, Clone)]
+pub enum TensorTargets {
+    /// `(N, O)` numbers in the model's type.
+    Values(Tensor),
+    /// `N` classes.
+    Classes(Vec<u32>),
+}
+
+/// A batch on the device. `N` counts the answers whose weight is not 0: sequences for
+/// [`Readout::Last`], steps for [`Readout::EveryStep`].
+#[derive(Debug, Clone)]
+pub struct TensorBatch {
+    /// `(B, T, F)` features, or `(B, T)` tokens (u32) for an embedding.
+    pub input: Tensor,
+    /// Real lengths of a padded batch.
+    pub lengths: Option<Lengths>,
+    /// `(N,)` of u32: the answered rows of `(B * T)`; `None` when all rows are.
+    pub rows: Option<Tensor>,
+    /// The right answers, in order of sequences and steps.
+    pub targets: TensorTargets,
+    /// Weight of each answer, `N` positive numbers.
+    pub weights: Vec<f64>,
+    /// Steps of the batch that are not padding.
+    pub tokens: u64,
+}
+
+/// One answer of a batch: row of `(B,)` or `(B * T)`, and weight.
+pub(crate) struct Answer {
+    row: usize,
+    weight: f64,
+}
+
+/// The answers of a batch that count.
+pub(crate) fn answers(shape: &TaskShape, batch: &Batch) -> Result<Vec<Answer>> {
+    let (sequences, seq_len) = (batch.batch_size, batch.seq_len);
+    let expect = |what: &str, found: usize, expected: usize| {
+        if found == expected {
+            return Ok(());
+        }
+        Err(misfit(shape, format!("{found} {what} where {expected} are expected")))
+    };
+    if let Some(lengths) = &batch.lengths {
+        expect("lengths", lengths.len(), sequences)?;
+    }
+    if shape.readout == Readout::Last {
+        return Ok((0..sequences).map(|row| Answer { row, weight: 1.0 }).collect());
+    }
+    let weight: Box<dyn Fn(usize) -> f64> = match (&batch.weights, &batch.lengths) {
+        (Some(weights), _) => {
+            expect("weights", weights.len(), sequences * seq_len)?;
+            if let Some(bad) = weights.iter().find(|w| !(w.is_finite() && **w >= 0.0)) {
+                return Err(misfit(shape, format!("a weight is {bad}")));
+            }
+            Box::new(|row| f64::from(weights[row]))
+        }
+        (None, Some(lengths)) => {
+            Box::new(move |row| if row % seq_len < lengths[row / seq_len] { 1.0 } else { 0.0 })
+        }
+        (None, None) => Box::new(|_| 1.0),
+    };
+    let rows = (0..sequences * seq_len).map(|row| Answer { row, weight: weight(row) });
+    Ok(rows.filter(|answer| answer.weight != 0.0).collect())
+}
+
+fn misfit(shape: &TaskShape, message: String) -> Error {
+    Error::Batch { task: shape.name.clone(), message }
+}
+
+impl TensorBatch {
+    /// Moves a batch to a device.
+    ///
+    /// # Errors
+    /// [`Error::Batch`] when its parts do not fit together or `shape`, or nothing is answered.
+    pub fn new(
+        batch: &Batch,
+        shape: &TaskShape,
+        input: InputLayer,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        let (sequences, seq_len) = (batch.batch_size, batch.seq_len);
+        if sequences * seq_len == 0 {
+            return Err(misfit(shape, format!("{sequences} sequences of {seq_len} steps")));
+        }
+        let answers = answers(shape, batch)?;
+        if answers.is_empty() {
+            return Err(misfit(shape, "no step is answered".into()));
+        }
+        let all_rows = match shape.readout {
+            Readout::Last => sequences,
+            Readout::EveryStep => sequences * seq_len,
+        };
+        let rows = if answers.len() == all_rows {
+            None
+        } else {
+            let rows: Vec<u32> = answers.iter().map(|answer| answer.row as u32).collect();
+            Some(Tensor::from_vec(rows, answers.len(), device)?)
+        };
+        let lengths = match &batch.lengths {
+            Some(lengths) => Some(Lengths::new(lengths.clone(), sequences, seq_len)?),
+            None => None,
+        };
+        let tokens = match &batch.lengths {
+            Some(lengths) => lengths.iter().map(|&length| length as u64).sum(),
+            None => (sequences * seq_len) as u64,
+        };
+        Ok(Self {
+            input: input_tensor(batch, shape, input, dtype, device)?,
+            lengths,
+            rows,
+            targets: targets(batch, shape, &answers, all_rows, dtype, device)?,
+            weights: answers.iter().map(|answer| answer.weight).collect(),
+            tokens,
+        })
+    }
+
+    /// Number of answers (`N`).
+    pub fn answers(&self) -> usize {
+        self.weights.len()
+    }
+}
+
+fn input_tensor(
+    batch: &Batch,
+    shape: &TaskShape,
+    layer: InputLayer,
+    dtype: DType,
+    device: &Device,
+) -> Result<Tensor> {
+    let (sequences, seq_len) = (batch.batch_size, batch.seq_len);
+    match (&batch.inputs, shape.input) {
+        (Inputs::Values(values), InputKind::Values { features })
+            if values.len() == sequences * seq_len * features =>
+        {
+            from_f32(values.clone(), (sequences, seq_len, features), dtype, device)
+        }
+        (Inputs::Tokens(tokens), InputKind::Tokens { vocabulary })
+            if tokens.len() == sequences * seq_len =>
+        {
+            if let Some(bad) = tokens.iter().find(|&&token| token as usize >= vocabulary) {
+                return Err(misfit(shape, format!("token {bad} of a vocabulary of {vocabulary}")));
+            }
+            if let InputLayer::Embedding { .. } = layer {
+                return Ok(Tensor::from_slice(tokens, (sequences, seq_len), device)?);
+            }
+            let mut values = vec![0f32; tokens.len() * vocabulary];
+            for (row, &token) in values.chunks_exact_mut(vocabulary).zip(tokens) {
+                row[token as usize] = 1.0;
+            }
+            from_f32(values, (sequences, seq_len, vocabulary), dtype, device)
+        }
+        (_, kind) => Err(misfit(
+            shape,
+            format!("the inputs are not {sequences} sequences of {seq_len} steps of {kind:?}"),
+        )),
+    }
+}
+
+fn targets(
+    batch: &Batch,
+    shape: &TaskShape,
+    answers: &[Answer],
+    all_rows: usize,
+    dtype: DType,
+    device: &Device,
+) -> Result<TensorTargets> {
+    match (&batch.targets, shape.target) {
+        (Targets::Values(values), TargetKind::Values { outputs })
+            if values.len() == all_rows * outputs =>
+        {
+            let chosen: Vec<f32> = answers
+                .iter()
+                .flat_map(|answer| &values[answer.row * outputs..(answer.row + 1) * outputs])
+                .copied()
+                .collect();
+            Ok(TensorTargets::Values(from_f32(chosen, (answers.len(), outputs), dtype, device)?))
+        }
+        (Targets::Classes(classes), TargetKind::Classes { classes: count })
+            if classes.len() == all_rows =>
+        {
+            let chosen: Vec<u32> = answers.iter().map(|answer| classes[answer.row]).collect();
+            if let Some(bad) = chosen.iter().find(|&&class| class as usize >= count) {
+                return Err(misfit(shape, format!("class {bad} of {count} classes")));
+            }
+            Ok(TensorTargets::Classes(chosen))
+        }
+        (_, kind) => {
+            Err(misfit(shape, format!("the targets are not {all_rows} answers of {kind:?}")))
+        }
+    }
+}
+
+fn from_f32(
+    values: Vec<f32>,
+    shape: impl Into<candle_core::Shape>,
+    dtype: DType,
+    device: &Device,
+) -> Result<Tensor> {
+    Ok(Tensor::from_vec(values, shape.into(), device)?.to_dtype(dtype)?)
+}

@@ -1,0 +1,123 @@
+//! Metrics over a split.
+
+use candle_core::{D, DType, Tensor};
+use unroll_core::Mode;
+use unroll_tasks::{Batch, Better, Metric, Split, TargetKind, Task};
+
+use crate::batch::{TensorBatch, TensorTargets};
+use crate::loss::answer_losses;
+use crate::{Error, Result, TaskModel};
+
+/// What a model reaches on a split.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Evaluation {
+    /// The task's metric.
+    pub metric: f64,
+    /// Mean loss: squared units of the normalised target, or nats.
+    pub loss: f64,
+}
+
+/// Sums of losses and right answers over batches. Answers are added one by one in order, in f64:
+/// the sums do not depend on how a split is cut into batches.
+#[derive(Debug, Clone)]
+pub struct MetricTotals {
+    metric: Metric,
+    loss: f64,
+    right: f64,
+    weight: f64,
+}
+
+impl MetricTotals {
+    /// The metric of `task`, over nothing yet.
+    ///
+    /// # Errors
+    /// [`Error::Batch`] when the metric does not fit the kind of the task's answers.
+    pub fn new(task: &dyn Task) -> Result<Self> {
+        let metric = task.metric();
+        let fits = match task.target() {
+            TargetKind::Values { .. } => {
+                matches!(metric, Metric::MeanSquaredError | Metric::RootMeanSquaredError { .. })
+            }
+            TargetKind::Classes { .. } => matches!(metric, Metric::Accuracy | Metric::CrossEntropy),
+        };
+        if !fits {
+            return Err(Error::Batch {
+                task: task.name().to_owned(),
+                message: format!("{} is no metric of {:?}", metric.name(), task.target()),
+            });
+        }
+        Ok(Self { metric, loss: 0.0, right: 0.0, weight: 0.0 })
+    }
+
+    /// Takes in the answers `(N, O)` to a batch.
+    pub fn add(&mut self, answers: &Tensor, batch: &TensorBatch) -> Result<()> {
+        let losses: Vec<f64> =
+            answer_losses(answers, &batch.targets)?.to_dtype(DType::F64)?.to_vec1()?;
+        let right: Vec<bool> = match &batch.targets {
+            TensorTargets::Classes(classes) if self.metric == Metric::Accuracy => {
+                let chosen: Vec<u32> = answers.argmax(D::Minus1)?.to_vec1()?;
+                chosen.iter().zip(classes).map(|(chosen, right)| chosen == right).collect()
+            }
+            _ => vec![false; losses.len()],
+        };
+        for ((loss, right), weight) in losses.into_iter().zip(right).zip(&batch.weights) {
+            self.loss += weight * loss;
+            self.right += if right { *weight } else { 0.0 };
+            self.weight += weight;
+        }
+        Ok(())
+    }
+
+    /// Metric and loss so far; `None` when nothing was answered yet.
+    pub fn finish(&self) -> Option<Evaluation> {
+        if self.weight == 0.0 {
+            return None;
+        }
+        let loss = self.loss / self.weight;
+        let metric = match self.metric {
+            Metric::MeanSquaredError | Metric::CrossEntropy => loss,
+            Metric::RootMeanSquaredError { scale, .. } => scale * loss.sqrt(),
+            Metric::Accuracy => self.right / self.weight,
+        };
+        Some(Evaluation { metric, loss })
+    }
+}
+
+/// Metric and loss of a model on a split, without dropout. For another length than the trained one
+/// give the task at that length.
+///
+/// # Errors
+/// When a batch does not fit the model, or the split has no answers.
+pub fn evaluate(
+    model: &TaskModel,
+    task: &dyn Task,
+    split: Split,
+    batch_size: usize,
+) -> Result<Evaluation> {
+    evaluate_batches(model, task, &task.evaluation(split, batch_size))
+}
+
+/// [`evaluate`] over batches that are already there.
+pub fn evaluate_batches(
+    model: &TaskModel,
+    task: &dyn Task,
+    batches: &[Batch],
+) -> Result<Evaluation> {
+    let mut totals = MetricTotals::new(task)?;
+    for batch in batches {
+        let batch = model.tensors(batch)?;
+        totals.add(&model.forward(&batch, Mode::Eval)?, &batch)?;
+    }
+    totals.finish().ok_or_else(|| Error::Batch {
+        task: task.name().to_owned(),
+        message: "the split has no answers".into(),
+    })
+}
+
+/// Whether a metric is at a threshold or beyond it, on its good side. NaN never is.
+pub fn reaches(metric: &Metric, value: f64, threshold: f64) -> bool {
+    match metric.better() {
+        Better::Lower => value <= threshold,
+        Better::Higher => value >= threshold,
+    }
+}

@@ -1,0 +1,142 @@
+//! `unroll bench layer`: one layer alone.
+
+use candle_core::{DType, Device, Tensor, Var};
+use serde_json::{Map, Value};
+use unroll_core::{BuildContext, Error, Form, Init, Stream, ops};
+use unroll_probe::{LayerMode, LayerTiming, MemoryGauge, TimingOptions, bench_layer, time};
+
+use crate::experiment::plan::nearest;
+use crate::memory::Gauge;
+use crate::registry;
+
+/// What to time.
+#[derive(Debug, Clone)]
+pub struct LayerRequest {
+    /// Registry name, or `sdpa`.
+    pub arch: String,
+    /// Sequences.
+    pub batch: usize,
+    /// Steps.
+    pub seq_len: usize,
+    /// Input features.
+    pub input: usize,
+    /// Hidden size.
+    pub hidden: usize,
+    /// Layers, where the architecture has them.
+    pub layers: Option<usize>,
+    /// Heads, where the architecture has them.
+    pub heads: Option<usize>,
+    /// Causal attention.
+    pub causal: bool,
+    /// Forward and backward, or forward alone.
+    pub train: bool,
+    /// Element type.
+    pub dtype: DType,
+    /// Device.
+    pub device: Device,
+    /// Implementation.
+    pub form: Form,
+    /// Time for at least this long, seconds.
+    pub min_seconds: f64,
+}
+
+/// The attention core alone: no projections, no parameters.
+const SDPA: &str = "sdpa";
+
+/// Times a layer on standard normal input.
+///
+/// # Errors
+/// When the layer cannot be built or run with these sizes.
+pub fn layer(request: &LayerRequest) -> unroll_probe::Result<LayerTiming> {
+    for (name, value) in [("batch", request.batch), ("seq-len", request.seq_len)] {
+        unroll_core::architecture::require_positive(name, value)?;
+    }
+    let options = TimingOptions {
+        warm_up_seconds: request.min_seconds / 4.0,
+        min_seconds: request.min_seconds,
+        min_iterations: 5,
+    };
+    if request.arch == SDPA {
+        return sdpa(request, &options);
+    }
+    let architecture = registry::find(&request.arch).ok_or_else(|| {
+        let names: Vec<&str> = registry::names().into_iter().chain([SDPA]).collect();
+        let help = nearest(&request.arch, &names);
+        Error::option("arch", format!("there is no architecture `{}`: {help}", request.arch))
+    })?;
+    let known = architecture.options();
+    let mut given = Map::new();
+    let mut set = |name: &str, flag: &str, value: Option<Value>, needed: bool| match value {
+        Some(value) if known.iter().any(|(doc, _)| doc.name == name) => {
+            given.insert(name.to_owned(), value);
+            Ok(())
+        }
+        Some(_) if needed => Err(Error::option(flag, format!("`{}` has none", request.arch))),
+        _ => Ok(()),
+    };
+    set("input_size", "--input", Some(request.input.into()), true)?;
+    set("hidden_size", "--hidden", Some(request.hidden.into()), true)?;
+    set("num_layers", "--layers", request.layers.map(Value::from), request.layers != Some(1))?;
+    set("num_heads", "--heads", request.heads.map(Value::from), true)?;
+    set("causal", "--causal", Some(request.causal.into()), request.causal)?;
+    let context = BuildContext {
+        dtype: request.dtype,
+        device: request.device.clone(),
+        init: Init::default(),
+        stream: Stream::new(0, "bench"),
+    };
+    let model = architecture.build(&given, &context)?;
+    let mode = if request.train { LayerMode::Train } else { LayerMode::Infer };
+    let size = (request.batch, request.seq_len);
+    bench_layer(model.as_ref(), size, mode, request.form, 0, &options, &Gauge::default())
+}
+
+/// Scaled dot-product attention on given queries, keys and values `(B, N, T, d)`.
+fn sdpa(request: &LayerRequest, options: &TimingOptions) -> unroll_probe::Result<LayerTiming> {
+    let heads = request.heads.unwrap_or(1);
+    if heads == 0 || request.hidden == 0 || !request.hidden.is_multiple_of(heads) {
+        let message = format!("{} is not a multiple of {heads} heads", request.hidden);
+        return Err(Error::option("hidden", message).into());
+    }
+    let (batch, steps, size) = (request.batch, request.seq_len, request.hidden / heads);
+    let (dtype, device) = (request.dtype, &request.device);
+    let draw = |name: &str| -> unroll_core::Result<Var> {
+        let stream = Stream::new(0, name);
+        let values = stream.normal((batch, heads, steps, size), 1.0, dtype, device)?;
+        Ok(Var::from_tensor(&values)?)
+    };
+    let (q, k, v) = (draw("q")?, draw("k")?, draw("v")?);
+    let mask = if request.causal {
+        Some(ops::mask_from_fn(steps, steps, dtype, device, |query, key| key <= query)?)
+    } else {
+        None
+    };
+    let scale = 1.0 / (size as f64).sqrt();
+    let attend = |q: &Tensor, k: &Tensor, v: &Tensor| -> unroll_core::Result<Tensor> {
+        let scores = (q.matmul(&k.t()?)? * scale)?;
+        Ok(ops::masked_softmax(&scores, mask.as_ref())?.matmul(v)?)
+    };
+    let gauge: &dyn MemoryGauge = &Gauge::default();
+    // Two products of T x T x d; causal attention needs half of them.
+    let products = (4 * batch * heads * steps * steps * size) as u64;
+    let forward_flops = if request.causal { products / 2 } else { products };
+    let (timed, flops) = if request.train {
+        let step = |(): &()| -> unroll_probe::Result<_> {
+            Ok(attend(&q, &k, &v)?.sum_all()?.backward()?)
+        };
+        (time(options, device, gauge, || Ok(()), step)?, 3 * forward_flops)
+    } else {
+        let (q, k, v) = (q.as_detached_tensor(), k.as_detached_tensor(), v.as_detached_tensor());
+        let step = |(): &()| -> unroll_probe::Result<_> { Ok(attend(&q, &k, &v)?) };
+        (time(options, device, gauge, || Ok(()), step)?, forward_flops)
+    };
+    Ok(LayerTiming {
+        median_s: timed.median_s,
+        min_s: timed.min_s,
+        iterations: timed.iterations,
+        flops,
+        gflops_per_s: flops as f64 / timed.median_s / 1e9,
+        tokens_per_s: (batch * steps) as f64 / timed.median_s,
+        peak_bytes: timed.peak_bytes,
+    })
+}

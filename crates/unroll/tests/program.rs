@@ -1,0 +1,401 @@
+//! The program from outside: what users type, what they get, and what is left on disk.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+use common::vectors;
+use predicates::prelude::*;
+use serde_json::Value;
+use unroll_core::weights::TensorFile;
+
+fn unroll() -> Command {
+    let mut command = Command::cargo_bin("unroll").unwrap();
+    command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")).env("NO_COLOR", "1");
+    command
+}
+
+/// A sweep that takes a second: every kind of trial, two architectures, two tasks.
+const SMALL: &str = r#"
+name = "small"
+question = "Does it run?"
+measure = ["quality", "gradient", "throughput"]
+
+[axes]
+task = ["adding", "japanese_vowels"]
+length = [8]
+arch = ["gru", "transformer"]
+seed = [0, 1]
+
+[model]
+hidden_size = 8
+num_heads = 2
+
+[train]
+steps = 4
+eval_every = 2
+batch_size = 4
+
+[task.adding]
+eval_examples = 20
+
+[evaluate]
+lengths = [12]
+
+[gradient]
+examples = 2
+
+[throughput]
+min_seconds = 0.0
+min_iterations = 2
+batch_size = 2
+"#;
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn file(&self, text: &str) -> PathBuf {
+        let path = self.0.path().join("experiment.toml");
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn out(&self) -> PathBuf {
+        self.0.path().join("out")
+    }
+
+    fn run(&self, text: &str) -> assert_cmd::assert::Assert {
+        let file = self.file(text);
+        unroll().arg("run").arg(file).arg("--out").arg(self.out()).assert()
+    }
+}
+
+#[test]
+fn a_run_leaves_records_tables_plots_and_a_report() {
+    let folder = Folder::new();
+    folder
+        .run(SMALL)
+        .success()
+        .stdout(predicate::str::contains("adding").and(predicate::str::contains("transformer")))
+        .stderr(predicate::str::contains("[1/").or(predicate::str::contains("[ 1/")));
+    let out = folder.out();
+    for file in [
+        "experiment.toml",
+        "manifest.json",
+        "environment.json",
+        "REPORT.md",
+        "tables/trials.csv",
+        "tables/trials.parquet",
+        "tables/curves.csv",
+        "tables/gradients.csv",
+        "tables/throughput.csv",
+        "tables/lengths.csv",
+    ] {
+        assert!(out.join(file).metadata().is_ok_and(|m| m.len() > 0), "{file} is missing");
+    }
+    let plots: Vec<_> = std::fs::read_dir(out.join("plots")).unwrap().collect();
+    assert!(plots.len() >= 8, "{plots:?}");
+    let report = std::fs::read_to_string(out.join("REPORT.md")).unwrap();
+    assert!(report.contains("Does it run?") && report.contains("unroll run"), "{report}");
+
+    // The same command reuses everything and derives the same tables.
+    let before = std::fs::read(out.join("tables/trials.csv")).unwrap();
+    folder.run(SMALL).success().stdout(predicate::str::contains("from before"));
+    assert_eq!(before, std::fs::read(out.join("tables/trials.csv")).unwrap());
+    // So does `report`, from the records alone.
+    std::fs::remove_dir_all(out.join("tables")).unwrap();
+    unroll().arg("report").arg(&out).assert().success();
+    assert_eq!(before, std::fs::read(out.join("tables/trials.csv")).unwrap());
+}
+
+/// The deterministic tables of a run.
+fn tables(out: &Path) -> Vec<Vec<u8>> {
+    ["trials", "gradients", "lengths"]
+        .map(|name| std::fs::read(out.join(format!("tables/{name}.csv"))).unwrap())
+        .into()
+}
+
+#[test]
+fn results_do_not_depend_on_threads_and_jobs() {
+    let text = SMALL.replace(r#", "throughput"]"#, "]");
+    let one = Folder::new();
+    let file = one.file(&text);
+    let run = |folder: &Folder, threads: &str, jobs: &str| {
+        unroll()
+            .arg("run")
+            .arg(&file)
+            .args(["--threads", threads, "--jobs", jobs, "--json", "--out"])
+            .arg(folder.out())
+            .assert()
+            .success();
+    };
+    run(&one, "1", "1");
+    let two = Folder::new();
+    run(&two, "2", "2");
+    assert_eq!(tables(&one.out()), tables(&two.out()));
+}
+
+#[test]
+fn json_output_is_one_object() {
+    let folder = Folder::new();
+    let file = folder.file(&SMALL.replace(r#""gradient", "throughput""#, r#""gradient""#));
+    let output = unroll().arg("run").arg(file).arg("--json").arg("--out").arg(folder.out()).output();
+    let value: Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+    assert_eq!(value["planned"], value["ran"]);
+    assert!(value["planned"].as_u64() >= Some(8));
+}
+
+/// Runs a wrong file: exit code 2, the message on standard error, and nothing written.
+fn refused(text: &str, expected: &[&str]) {
+    let folder = Folder::new();
+    let mut assert = folder.run(text).code(2);
+    for part in expected {
+        // Long lines are wrapped on output.
+        let part: String = part.split_whitespace().collect();
+        assert = assert.stderr(predicate::function(move |stderr: &str| {
+            let plain: String =
+                stderr.chars().filter(|c| !c.is_whitespace() && *c != '│').collect();
+            plain.contains(&part)
+        }));
+    }
+    assert!(!folder.out().exists(), "something was written for:\n{text}");
+}
+
+#[test]
+fn wrong_experiment_files_are_refused_with_place_and_advice() {
+    refused("name = = 1", &["experiment.toml:1:8", "not valid TOML"]);
+    refused(
+        &SMALL.replace("steps = 4", "stepz = 4"),
+        &["experiment.toml:16:1", "train.stepz", "did you mean `steps`?"],
+    );
+    refused(&SMALL.replace("steps = 4", "steps = \"four\""), &["experiment.toml:16:9", "train.steps"]);
+    refused(
+        &SMALL.replace(r#""gru""#, r#""gruu""#),
+        &["no architecture called `gruu`", "did you mean `gru`?"],
+    );
+    refused(
+        &SMALL.replace(r#""adding", "japanese"#, r#""addding", "japanese"#),
+        &["no task called `addding`", "did you mean `adding`?"],
+    );
+    refused(&SMALL.replace("length = [8]", "length = [0]"), &["length 0", "at least one step"]);
+    refused(&SMALL.replace("hidden_size = 8", "hidden_size = 0"), &["hidden_size", "at least 1"]);
+    refused(
+        &SMALL.replace("hidden_size = 8", "hiden_size = 8"),
+        &["hiden_size", "did you mean `hidden_size`?"],
+    );
+    refused(&SMALL.replace("seed = [0, 1]", "seed = []"), &["the sweep is empty", "`seed`"]);
+    refused(&SMALL.replace("hidden_size = 8", "hidden_size = 9"), &["num_heads"]);
+    refused(
+        &SMALL.replace("[train]", "[init]\nweigth = \"xavier\"\n[train]"),
+        &["init.weigth", "did you mean `weight`?"],
+    );
+    refused(
+        &SMALL.replace("[train]", "[arch.gru]\nforget_bias = 1.0\n[train]"),
+        &["no option `forget_bias`", "update_gate"],
+    );
+    refused(
+        &SMALL.replace("seed = [0, 1]", "seed = [0]\n\"train.learning_rat\" = [0.1]"),
+        &["learning_rat", "did you mean `learning_rate`?"],
+    );
+    refused(&SMALL.replace("eval_every = 2", "learning_rate = -1.0"), &["train.learning_rate"]);
+    refused(&SMALL.replace("seed = [0, 1]", "device = [\"gpu\"]"), &["no device `gpu`", "cpu"]);
+    refused(&SMALL.replace("name = \"small\"", "name = \"../x\""), &["names a folder"]);
+    refused(&SMALL.replace("eval_examples", "evl_examples"), &["did you mean `eval_examples`?"]);
+}
+
+#[test]
+fn wrong_settings_on_the_command_line_are_refused() {
+    let folder = Folder::new();
+    let file = folder.file(SMALL);
+    for (set, expected) in [
+        ("train.stepz=3", "did you mean `steps`?"),
+        ("train.steps", "key=value"),
+        ("axes.arch=[]", "empty"),
+        ("train.steps=-3", "train.steps"),
+    ] {
+        unroll()
+            .arg("run")
+            .arg(&file)
+            .args(["--set", set, "--out"])
+            .arg(folder.out())
+            .assert()
+            .code(2)
+            .stderr(predicate::str::contains(expected));
+        assert!(!folder.out().exists(), "{set}");
+    }
+    for device in ["gpu", "cuda:x"] {
+        let run = unroll().arg("run").arg(&file).args(["--device", device]).assert();
+        run.code(2).stderr(predicate::str::contains(device));
+    }
+    unroll().args(["run", "does-not-exist.toml"]).assert().code(2);
+}
+
+#[test]
+fn an_unwritable_output_folder_is_an_error() {
+    let folder = Folder::new();
+    let file = folder.file(SMALL);
+    // A file where the folder should be: no one can write below it, not even root.
+    let blocked = folder.0.path().join("blocked");
+    std::fs::write(&blocked, "").unwrap();
+    unroll()
+        .arg("run")
+        .arg(&file)
+        .arg("--out")
+        .arg(blocked.join("out"))
+        .assert()
+        .code(1)
+        .stderr(predicate::str::contains("blocked"));
+}
+
+#[test]
+fn a_missing_data_file_is_named() {
+    let folder = Folder::new();
+    let file = folder.file(SMALL);
+    unroll()
+        .arg("run")
+        .arg(&file)
+        .arg("--out")
+        .arg(folder.out())
+        .env("UNROLL_DATA", folder.0.path())
+        .assert()
+        .code(2)
+        .stderr(predicate::str::contains("japanese_vowels").and(predicate::str::contains("UNROLL_DATA")));
+    assert!(!folder.out().exists());
+}
+
+#[test]
+fn a_diverged_trial_is_a_result() {
+    let folder = Folder::new();
+    let text = SMALL
+        .replace("eval_every = 2", "eval_every = 2\nlearning_rate = 1e30\noptimizer = \"sgd\"")
+        .replace("steps = 4", "steps = 40")
+        .replace(r#"["quality", "gradient", "throughput"]"#, r#"["quality"]"#);
+    folder.run(&text).success().stdout(predicate::str::contains("diverged"));
+    let trials = std::fs::read_to_string(folder.out().join("tables/trials.csv")).unwrap();
+    assert!(trials.contains("diverged"), "{trials}");
+}
+
+fn eval(weights: &Path, out: &Path, extra: &[&str]) -> assert_cmd::assert::Assert {
+    unroll()
+        .args(["eval", "--arch", "lstm", "--weights"])
+        .arg(weights)
+        .arg("--input")
+        .arg(weights)
+        .arg("--output")
+        .arg(out)
+        .args(extra)
+        .assert()
+}
+
+#[test]
+fn eval_writes_what_the_contract_says() {
+    let folder = Folder::new();
+    let (file, out) = (vectors().join("lstm.safetensors"), folder.0.path().join("y.safetensors"));
+    eval(&file, &out, &["--grad", "--dtype", "f64"]).success();
+    let y = TensorFile::read(&out).unwrap();
+    let expected = TensorFile::read(&file).unwrap();
+    for name in ["output", "h_n", "c_n", "grad.x", "grad.h0", "grad.c0", "grad.bias_hh_l0"] {
+        assert!(common::relative_error(y.get(name).unwrap(), expected.get(name).unwrap()) < 1e-10);
+    }
+    eval(&file, &out, &["--probe", "last", "--reference"]).success();
+    assert_eq!(TensorFile::read(&out).unwrap().get("grad_h").unwrap().dims(), [3, 7, 6]);
+}
+
+#[test]
+fn eval_refuses_bad_files() {
+    let folder = Folder::new();
+    let path = |name: &str| folder.0.path().join(name);
+    let good = std::fs::read(vectors().join("lstm.safetensors")).unwrap();
+    let out = path("y.safetensors");
+
+    let truncated = path("truncated.safetensors");
+    std::fs::write(&truncated, &good[..good.len() / 2]).unwrap();
+    eval(&truncated, &out, &[]).code(2).stderr(predicate::str::contains("truncated.safetensors"));
+
+    let mut file = TensorFile::read(&vectors().join("lstm.safetensors")).unwrap();
+    let bias = file.tensors["bias_ih_l0"].clone();
+    file.tensors.insert("bias_ih_l0".into(), (&bias * f64::NAN).unwrap());
+    let nan = path("nan.safetensors");
+    std::fs::write(&nan, file.to_bytes().unwrap()).unwrap();
+    eval(&nan, &out, &[]).code(2).stderr(predicate::str::contains("bias_ih_l0"));
+
+    file.tensors.insert("bias_ih_l0".into(), bias.narrow(0, 0, 5).unwrap());
+    let shape = path("shape.safetensors");
+    std::fs::write(&shape, file.to_bytes().unwrap()).unwrap();
+    eval(&shape, &out, &[]).code(2).stderr(predicate::str::contains("bias_ih_l0"));
+
+    file.tensors.remove("bias_ih_l0");
+    let missing = path("missing.safetensors");
+    std::fs::write(&missing, file.to_bytes().unwrap()).unwrap();
+    eval(&missing, &out, &[]).code(2).stderr(predicate::str::contains("bias_ih_l0"));
+
+    let good = vectors().join("lstm.safetensors");
+    eval(&good, &out, &["--config", "{\"hidden_size\": 7}"]).code(2);
+    eval(&good, &out, &["--config", "nonsense"]).code(2).stderr(predicate::str::contains("JSON"));
+    eval(&good, &out, &["--device", "tpu"]).code(2).stderr(predicate::str::contains("tpu"));
+    eval(&path("none.safetensors"), &out, &[]).code(2);
+    eval(&vectors().join("gru.safetensors"), &out, &[])
+        .code(2)
+        .stderr(predicate::str::contains("`gru`"));
+    assert!(!out.exists());
+}
+
+#[test]
+fn bench_layer_prints_one_json_object() {
+    for (arch, extra) in [
+        ("lstm", &["--layers", "2"][..]),
+        ("mha", &["--heads", "2", "--causal"]),
+        ("sdpa", &["--heads", "2"]),
+        ("additive", &[]),
+    ] {
+        for mode in ["train", "infer"] {
+            let output = unroll()
+                .args(["bench", "layer", "--arch", arch, "--batch", "2", "--seq-len", "5"])
+                .args(["--input", "8", "--hidden", "8", "--mode", mode, "--threads", "2"])
+                .args(["--min-seconds", "0", "--json"])
+                .args(extra)
+                .output()
+                .unwrap();
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            let value: Value =
+                serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{arch}: {stderr}"));
+            for key in ["median_s", "min_s", "iterations", "flops", "gflops_per_s", "tokens_per_s"] {
+                assert!(value[key].as_f64() > Some(0.0), "{arch} {mode} {key}: {value}");
+            }
+            assert!(value["peak_bytes"].as_u64() > Some(0), "{arch} {mode}: {value}");
+        }
+    }
+    unroll().args(["bench", "layer", "--arch", "nothing"]).assert().code(2);
+    unroll().args(["bench", "layer", "--arch", "lstm", "--hidden", "0"]).assert().code(2);
+}
+
+#[test]
+fn list_names_everything() {
+    let mut assert = unroll().arg("list").assert().success();
+    for name in unroll::registry::names() {
+        assert = assert.stdout(predicate::str::contains(name));
+    }
+    unroll()
+        .args(["list", "lstm"])
+        .assert()
+        .success()
+        .stdout(predicate::str::contains("forget_bias").and(predicate::str::contains("parameters")));
+    unroll().args(["list", "lstmm"]).assert().code(2).stderr(predicate::str::contains("`lstm`"));
+}
+
+#[test]
+fn bundled_experiments_can_be_planned() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments");
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        unroll().arg("plan").arg(&path).assert().success();
+        count += 1;
+    }
+    assert!(count >= 6);
+}
