@@ -118,7 +118,7 @@ pub(crate) fn gradients(summary: &Summary, task: &str) -> Rows {
         ("length", true),
         ("of", false),
         ("layer", true),
-        ("step", true),
+        ("measured", false),
         ("half-life", true),
         ("r²", true),
         ("exponent", true),
@@ -132,7 +132,7 @@ pub(crate) fn gradients(summary: &Summary, task: &str) -> Rows {
             group.length.to_string(),
             group.of.name().to_owned(),
             group.layer.to_string(),
-            group.step.to_string(),
+            group.moment.name(),
         ];
         match &group.decay {
             Some(decay) => row.extend([

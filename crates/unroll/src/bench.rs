@@ -121,9 +121,8 @@ fn sdpa(request: &LayerRequest, options: &TimingOptions) -> unroll_probe::Result
     let products = (4 * batch * heads * steps * steps * size) as u64;
     let forward_flops = if request.causal { products / 2 } else { products };
     let (timed, flops) = if request.train {
-        let step = |(): &()| -> unroll_probe::Result<_> {
-            Ok(attend(&q, &k, &v)?.sum_all()?.backward()?)
-        };
+        let step =
+            |(): &()| -> unroll_probe::Result<_> { Ok(attend(&q, &k, &v)?.sum_all()?.backward()?) };
         (time(options, device, gauge, || Ok(()), step)?, 3 * forward_flops)
     } else {
         let (q, k, v) = (q.as_detached_tensor(), k.as_detached_tensor(), v.as_detached_tensor());

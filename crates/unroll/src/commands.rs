@@ -184,7 +184,9 @@ fn run_experiment(args: &RunArgs) -> Outcome {
             }
         }
         let out = options.out.display();
-        print(&format!("\n{line}. Report: {out}/REPORT.md, tables: {out}/tables, plots: {out}/plots\n"))?;
+        print(&format!(
+            "\n{line}. Report: {out}/REPORT.md, tables: {out}/tables, plots: {out}/plots\n"
+        ))?;
         if outcome.interrupted {
             eprintln!("Interrupted: the same command goes on from here.");
         }
@@ -213,7 +215,9 @@ fn plan(args: &PlanArgs) -> Outcome {
         return Ok(exit::OK);
     }
     let mut table = comfy_table::Table::new();
-    table.set_header(["id", "what", "series", "task", "length", "seed", "hidden", "params", "state"]);
+    table.set_header([
+        "id", "what", "series", "task", "length", "seed", "hidden", "params", "state",
+    ]);
     for trial in &plan.trials {
         let cell = &trial.cell;
         table.add_row([

@@ -19,7 +19,9 @@ pub fn check(name: &str) -> Result<(), String> {
                     .into())
             }
         }
-        _ => Err(format!("there is no device `{name}`; the devices are cpu, cuda and cuda:<index>")),
+        _ => {
+            Err(format!("there is no device `{name}`; the devices are cpu, cuda and cuda:<index>"))
+        }
     }
 }
 

@@ -101,7 +101,8 @@ fn costs(architecture: &dyn Architecture) -> String {
     {
         given.insert("input_size".into(), size.clone());
     }
-    let mut out = String::from("\nCosts with these defaults, input size as hidden size, one sequence\n");
+    let mut out =
+        String::from("\nCosts with these defaults, input size as hidden size, one sequence\n");
     out.push_str("  length  parameters  forward FLOPs  state elements\n");
     for seq_len in [16, 128, 1024] {
         if let Ok(cost) = architecture.cost(&given, 1, seq_len) {

@@ -62,8 +62,7 @@ pub fn throughput(
     };
     let batch_size = settings.batch_size;
     let gauge = Gauge::default();
-    let timings =
-        unroll_probe::measure(model, task, batch_size, &phases, train, &options, &gauge)?;
+    let timings = unroll_probe::measure(model, task, batch_size, &phases, train, &options, &gauge)?;
     let rows = timings.into_iter().map(|timing| Throughput {
         phase: match timing.phase {
             Timed::Forward => Phase::Forward,

@@ -91,9 +91,10 @@ impl Display {
             let all = MultiProgress::new();
             let sweep = all.add(ProgressBar::new(total as u64));
             let style = "{bar:28.cyan/blue} {pos}/{len} trials  {msg}";
-            sweep.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| {
-                ProgressStyle::default_bar()
-            }));
+            sweep.set_style(
+                ProgressStyle::with_template(style)
+                    .unwrap_or_else(|_| ProgressStyle::default_bar()),
+            );
             sweep.set_position(done as u64);
             sweep.enable_steady_tick(Duration::from_millis(250));
             (all, sweep)
@@ -163,9 +164,10 @@ impl Progress for Display {
         if let Some((all, _)) = &self.bars {
             let bar = all.add(ProgressBar::new(1));
             let style = "{bar:28.green/blue} {prefix}  {msg}";
-            bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| {
-                ProgressStyle::default_bar()
-            }));
+            bar.set_style(
+                ProgressStyle::with_template(style)
+                    .unwrap_or_else(|_| ProgressStyle::default_bar()),
+            );
             bar.set_prefix(describe(trial));
             self.state().running.insert(trial.id.clone(), bar);
         }

@@ -84,11 +84,7 @@ pub fn write(dir: &Path, source: &Source<'_>) -> miette::Result<Written> {
     if records.is_empty() && manifest.trials.is_empty() {
         return Err(miette!("{} holds no trials", dir.display()));
     }
-    Ok(Written {
-        terminal: terminal::summary_table(&summary),
-        summary: as_json(&summary),
-        missing,
-    })
+    Ok(Written { terminal: terminal::summary_table(&summary), summary: as_json(&summary), missing })
 }
 
 /// A record under the name that this sweep has for it: a trial that another experiment ran means the
@@ -122,4 +118,3 @@ fn as_json(summary: &Summary) -> Value {
         .collect();
     json!({"quality": quality})
 }
-

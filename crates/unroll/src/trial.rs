@@ -245,12 +245,8 @@ impl Runner<'_> {
             if other.seq_len() == task.seq_len() {
                 continue;
             }
-            let result = unroll_train::evaluate(
-                model,
-                other.as_ref(),
-                Split::Test,
-                config.eval_batch_size,
-            )?;
+            let result =
+                unroll_train::evaluate(model, other.as_ref(), Split::Test, config.eval_batch_size)?;
             record.other_lengths.push(LengthEvaluation {
                 length,
                 value: result.metric,
@@ -258,7 +254,8 @@ impl Runner<'_> {
             });
         }
         if let Some(settings) = &self.spec.gradient {
-            let twin = unroll_probe::f64_twin(task, self.architecture()?, &self.spec.options, model)?;
+            let twin =
+                unroll_probe::f64_twin(task, self.architecture()?, &self.spec.options, model)?;
             record.gradient = measure::gradient(&twin, task, settings, outcome.steps)?;
         }
         Ok(true)

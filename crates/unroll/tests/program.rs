@@ -144,7 +144,8 @@ fn results_do_not_depend_on_threads_and_jobs() {
 fn json_output_is_one_object() {
     let folder = Folder::new();
     let file = folder.file(&SMALL.replace(r#""gradient", "throughput""#, r#""gradient""#));
-    let output = unroll().arg("run").arg(file).arg("--json").arg("--out").arg(folder.out()).output();
+    let output =
+        unroll().arg("run").arg(file).arg("--json").arg("--out").arg(folder.out()).output();
     let value: Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
     assert_eq!(value["planned"], value["ran"]);
     assert!(value["planned"].as_u64() >= Some(8));
@@ -171,9 +172,12 @@ fn wrong_experiment_files_are_refused_with_place_and_advice() {
     refused("name = = 1", &["experiment.toml:1:8", "not valid TOML"]);
     refused(
         &SMALL.replace("steps = 4", "stepz = 4"),
-        &["experiment.toml:16:1", "train.stepz", "did you mean `steps`?"],
+        &["experiment.toml:17:1", "train.stepz", "did you mean `steps`?"],
     );
-    refused(&SMALL.replace("steps = 4", "steps = \"four\""), &["experiment.toml:16:9", "train.steps"]);
+    refused(
+        &SMALL.replace("steps = 4", "steps = \"four\""),
+        &["experiment.toml:17:9", "train.steps"],
+    );
     refused(
         &SMALL.replace(r#""gru""#, r#""gruu""#),
         &["no architecture called `gruu`", "did you mean `gru`?"],
@@ -264,7 +268,10 @@ fn a_missing_data_file_is_named() {
         .env("UNROLL_DATA", folder.0.path())
         .assert()
         .code(2)
-        .stderr(predicate::str::contains("japanese_vowels").and(predicate::str::contains("UNROLL_DATA")));
+        .stderr(
+            predicate::str::contains("japanese_vowels")
+                .and(predicate::str::contains("UNROLL_DATA")),
+        );
     assert!(!folder.out().exists());
 }
 
@@ -362,9 +369,10 @@ fn bench_layer_prints_one_json_object() {
                 .output()
                 .unwrap();
             let stderr = String::from_utf8_lossy(&output.stderr);
-            let value: Value =
-                serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{arch}: {stderr}"));
-            for key in ["median_s", "min_s", "iterations", "flops", "gflops_per_s", "tokens_per_s"] {
+            let value: Value = serde_json::from_slice(&output.stdout)
+                .unwrap_or_else(|_| panic!("{arch}: {stderr}"));
+            for key in ["median_s", "min_s", "iterations", "flops", "gflops_per_s", "tokens_per_s"]
+            {
                 assert!(value[key].as_f64() > Some(0.0), "{arch} {mode} {key}: {value}");
             }
             assert!(value["peak_bytes"].as_u64() > Some(0), "{arch} {mode}: {value}");
@@ -380,11 +388,9 @@ fn list_names_everything() {
     for name in unroll::registry::names() {
         assert = assert.stdout(predicate::str::contains(name));
     }
-    unroll()
-        .args(["list", "lstm"])
-        .assert()
-        .success()
-        .stdout(predicate::str::contains("forget_bias").and(predicate::str::contains("parameters")));
+    unroll().args(["list", "lstm"]).assert().success().stdout(
+        predicate::str::contains("forget_bias").and(predicate::str::contains("parameters")),
+    );
     unroll().args(["list", "lstmm"]).assert().code(2).stderr(predicate::str::contains("`lstm`"));
 }
 

@@ -28,7 +28,7 @@ pub(super) fn plots(summary: &Summary, palette: &Palette, task: &str) -> Vec<Plo
 }
 
 fn figure(palette: &Palette, groups: &[&GradientGroup], task: &str, length: usize) -> Figure {
-    let steps = ascending(groups.iter().map(|group| group.step));
+    let moments = ascending(groups.iter().map(|group| group.moment));
     let rows = ascending(groups.iter().map(|group| (group.of, group.layer)));
     let layered = |of| rows.iter().filter(|row| row.0 == of).count() > 1;
     let distances = groups.iter().flat_map(|g| g.band.iter().map(|band| band.distance as f64));
@@ -42,14 +42,14 @@ fn figure(palette: &Palette, groups: &[&GradientGroup], task: &str, length: usiz
         for panel_groups in &of_row {
             y.join(&axis(&[panel_groups], of));
         }
-        for &step in &steps {
+        for &moment in &moments {
             let groups: Vec<_> =
-                of_row.iter().copied().filter(|group| group.step == step).collect();
+                of_row.iter().copied().filter(|group| group.moment == moment).collect();
             let mut title = name(of).to_owned();
             if layered(of) {
                 title.push_str(&format!(", layer {layer}"));
             }
-            title.push_str(&when(step));
+            title.push_str(&format!(", {}", moment.name()));
             let layers = layers(palette, &groups, &y);
             panels.push(Panel { title, x: x.clone(), y: y.clone(), layers });
         }
@@ -65,7 +65,7 @@ fn figure(palette: &Palette, groups: &[&GradientGroup], task: &str, length: usiz
     }
     Figure {
         title: format!("{task}, length {length}: gradient norm against distance from the loss"),
-        columns: Figure::columns_for(steps.len()),
+        columns: Figure::columns_for(moments.len()),
         panels,
         legend: palette.legend(groups.iter().map(|group| group.series.as_str())),
         note,
@@ -85,13 +85,6 @@ fn symbol(of: GradientOf) -> &'static str {
         GradientOf::Hidden => "norm of ∂L/∂h",
         GradientOf::Cell => "norm of ∂L/∂c",
         GradientOf::Input => "norm of ∂L/∂x",
-    }
-}
-
-fn when(step: u64) -> String {
-    match step {
-        0 => ", at initialisation".to_owned(),
-        step => format!(", after {step} steps"),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Index;
-use crate::record::{GradientOf, GradientPoint, TrialRecord};
+use crate::record::{GradientOf, GradientPoint, TrialKind, TrialRecord};
 use crate::statistics::{LineFit, Spread};
 
 /// The seeds at one distance. Logarithms are natural.
@@ -89,7 +89,30 @@ impl Decay {
     }
 }
 
-/// The gradient norms of one series, task and length for one derivative, layer and training step.
+/// When in a training run gradients were measured. Runs that stop at a threshold end at different
+/// steps: what they have in common is the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Moment {
+    /// Before the first step.
+    Initial,
+    /// After this many steps, with training going on.
+    During(u64),
+    /// After the last step.
+    Trained,
+}
+
+impl Moment {
+    /// In words: `at initialisation`, `after 300 steps`, `after training`.
+    pub fn name(self) -> String {
+        match self {
+            Self::Initial => "at initialisation".into(),
+            Self::During(step) => format!("after {step} steps"),
+            Self::Trained => "after training".into(),
+        }
+    }
+}
+
+/// The gradient norms of one series, task and length for one derivative, layer and moment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GradientGroup {
     /// Series.
@@ -102,8 +125,8 @@ pub struct GradientGroup {
     pub of: GradientOf,
     /// Layer of the state.
     pub layer: usize,
-    /// Training steps done before measuring.
-    pub step: u64,
+    /// When in training.
+    pub moment: Moment,
     /// Whether the numbers were computed in f32.
     pub single_precision: bool,
     /// By distance, ascending.
@@ -115,13 +138,24 @@ pub struct GradientGroup {
 pub(super) fn groups(index: &Index<'_>) -> Vec<GradientGroup> {
     let mut found = Vec::new();
     for (key, trials) in index.groups(|record| !record.gradient.is_empty()) {
-        // The same for every derivative, layer and training step that any of the seeds measured.
-        let mut parts: BTreeMap<(GradientOf, usize, u64), Vec<&GradientPoint>> = BTreeMap::new();
-        for point in trials.iter().flat_map(|trial| &trial.gradient) {
-            parts.entry((point.of, point.layer, point.step)).or_default().push(point);
+        // The same for every derivative, layer and moment that any of the seeds measured.
+        let mut parts: BTreeMap<(GradientOf, usize, Moment), Vec<&GradientPoint>> = BTreeMap::new();
+        for trial in &trials {
+            let last = trial.quality.as_ref().map(|quality| quality.steps);
+            for point in &trial.gradient {
+                let moment = match point.step {
+                    0 => Moment::Initial,
+                    step if Some(step) == last => Moment::Trained,
+                    step => Moment::During(step),
+                };
+                parts.entry((point.of, point.layer, moment)).or_default().push(point);
+            }
         }
-        let single_precision = trials.iter().any(|trial: &&TrialRecord| trial.cell.dtype == "f32");
-        for ((of, layer, step), points) in parts {
+        // Quality trials measure their f32 weights in an f64 copy.
+        let in_f32 =
+            |trial: &&TrialRecord| trial.kind == TrialKind::Gradient && trial.cell.dtype == "f32";
+        let single_precision = trials.iter().any(in_f32);
+        for ((of, layer, moment), points) in parts {
             let band = band(&points);
             found.push(GradientGroup {
                 series: index.series(key),
@@ -129,7 +163,7 @@ pub(super) fn groups(index: &Index<'_>) -> Vec<GradientGroup> {
                 length: key.length,
                 of,
                 layer,
-                step,
+                moment,
                 single_precision,
                 decay: Decay::of(&usable(&band, single_precision)),
                 band,

@@ -11,7 +11,7 @@ mod setting;
 mod throughput;
 
 pub use curves::{CurveBand, CurveGroup, SeedCurve};
-pub use gradients::{Decay, DecayLaw, GradientBand, GradientGroup};
+pub use gradients::{Decay, DecayLaw, GradientBand, GradientGroup, Moment};
 pub use quality::{LengthGroup, QualityGroup, SeedValue, Verdict};
 pub use setting::{Failure, SeriesInfo, Setting};
 pub use throughput::ThroughputGroup;

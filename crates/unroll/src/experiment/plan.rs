@@ -395,8 +395,9 @@ impl Planner {
         })?;
 
         let given = settings.task.get(&task_name).cloned().unwrap_or_default();
-        let task_options = (entry.resolve)(&given).map_err(|error| self.task_error(&error, entry))?;
-        let length = self.length(entry, &task_options, assignment)?;
+        let task_options =
+            (entry.resolve)(&given).map_err(|error| self.task_error(&error, entry))?;
+        let (length, fixed) = self.length(entry, &task_options, assignment)?;
         let task = self.task(entry, length, &task_options, assignment)?;
         self.settings_are_sound(&settings)?;
 
@@ -462,6 +463,15 @@ impl Planner {
             axes,
         };
         let quality = kind == TrialKind::Quality;
+        // A task of one length only has no other.
+        let evaluate_lengths =
+            if quality && !fixed { settings.evaluate.lengths.clone() } else { Vec::new() };
+        for &other in &evaluate_lengths {
+            self.task(entry, other, &task_options, assignment).map_err(|error| {
+                let at = self.origin(&["evaluate", "lengths"]);
+                self.document.error(&at, error.label().to_owned())
+            })?;
+        }
         let after = settings.gradient.after_training
             && self.experiment.measure.contains(&TrialKind::Gradient);
         let spec = TrialSpec {
@@ -478,7 +488,7 @@ impl Planner {
             dtype: settings.dtype,
             device: device.split(':').next().unwrap_or("cpu").to_owned(),
             train: (kind != TrialKind::Gradient).then(|| settings.train.clone()),
-            evaluate_lengths: if quality { settings.evaluate.lengths.clone() } else { Vec::new() },
+            evaluate_lengths,
             gradient: (kind == TrialKind::Gradient || (quality && after))
                 .then(|| settings.gradient.clone()),
             throughput: (kind == TrialKind::Throughput).then(|| settings.throughput.clone()),
@@ -518,16 +528,10 @@ impl Planner {
         (series, axes)
     }
 
-    /// Options under `[model]`: each must be known to an architecture of the sweep.
+    /// Options under `[model]`: each must be known to some architecture. One that the sweep leaves out
+    /// may have it alone, so that `--set axes.arch=[...]` needs no second change.
     fn shared_options(&self, settings: &Experiment) -> Result<Map<String, Value>> {
-        let swept = self.experiment.axes.get("arch");
-        let architectures: Vec<_> = swept
-            .into_iter()
-            .flatten()
-            .filter_map(|name| registry::find(name.as_str()?))
-            .collect();
-        let mut known: Vec<&str> = architectures
-            .iter()
+        let mut known: Vec<&str> = registry::architectures()
             .flat_map(|architecture| architecture.options())
             .map(|(doc, _)| doc.name)
             .collect();
@@ -535,7 +539,7 @@ impl Planner {
         known.dedup();
         for key in settings.model.keys() {
             if !known.contains(&key.as_str()) {
-                let message = format!("no architecture of this sweep has an option `{key}`");
+                let message = format!("no architecture has an option `{key}`");
                 let at = self.origin(&["model", key]);
                 return Err(self.document.error_with_names(&at, message, key, &known));
             }
@@ -573,10 +577,12 @@ impl Planner {
             _ => ("", None),
         };
         let name = architecture.name();
-        let candidates =
-            [vec!["arch", name, option], vec!["model", option], vec!["init", option], vec![
-                "match", option,
-            ]];
+        let candidates = [
+            vec!["arch", name, option],
+            vec!["model", option],
+            vec!["init", option],
+            vec!["match", option],
+        ];
         let at = candidates
             .iter()
             .map(|parts| self.origin(parts))
@@ -617,15 +623,16 @@ impl Planner {
         }
     }
 
+    /// The length of a cell, and whether the task has no other.
     fn length(
         &self,
         entry: &TaskEntry,
         options: &Map<String, Value>,
         assignment: &Assignment,
-    ) -> Result<usize> {
+    ) -> Result<(usize, bool)> {
         let fixed = (entry.fixed_length)(options).map_err(|e| self.task_error(&e, entry))?;
         if let Some(length) = fixed {
-            return Ok(length);
+            return Ok((length, true));
         }
         match self.number("length", assignment)? {
             Some(0) => {
@@ -633,7 +640,7 @@ impl Planner {
                 let at = self.axis_value("length", &0.into());
                 Err(self.document.error(&at, message.into()))
             }
-            Some(length) => Ok(length as usize),
+            Some(length) => Ok((length as usize, false)),
             None => {
                 let message =
                     format!("task `{}` comes in any length: give an axis `length`", entry.name);

@@ -27,6 +27,13 @@ pub struct SourceError {
     help: Option<String>,
 }
 
+impl SourceError {
+    /// What is wrong, without its place.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+}
+
 /// Where a value comes from.
 #[derive(Debug, Clone)]
 struct Place {
@@ -84,7 +91,9 @@ impl Document {
                 &Place { source, key: 0..assignment.len(), value: 0..assignment.len() },
                 "not of the form key=value".into(),
                 "no `=` here".into(),
-                Some("for example `--set train.steps=500` or `--set 'axes.length=[50, 100]'`".into()),
+                Some(
+                    "for example `--set train.steps=500` or `--set 'axes.length=[50, 100]'`".into(),
+                ),
             ));
         };
         let tree = match self.read(source) {
@@ -137,7 +146,12 @@ impl Document {
         map
     }
 
-    fn value(&mut self, source: usize, value: &Spanned<DeValue<'_>>, path: &mut Vec<String>) -> Value {
+    fn value(
+        &mut self,
+        source: usize,
+        value: &Spanned<DeValue<'_>>,
+        path: &mut Vec<String>,
+    ) -> Value {
         match value.get_ref() {
             DeValue::Table(table) => Value::Object(self.table(source, table, path)),
             DeValue::Array(items) => {
