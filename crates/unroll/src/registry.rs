@@ -24,5 +24,5 @@ pub fn find(name: &str) -> Option<&'static dyn Architecture> {
 
 /// The names of all architectures.
 pub fn names() -> Vec<&'static str> {
-    architectures().map(|architecture| architecture.name()).collect()
+    architectures().map(Architecture::name).collect()
 }

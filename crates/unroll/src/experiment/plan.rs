@@ -233,7 +233,7 @@ impl Planner {
                 if !names.contains(&key.as_str()) {
                     let message = format!("there is no {table} called `{key}`");
                     let at = path(&[table, key]);
-                    return Err(self.document.error_with_names(&at, message, key, names));
+                    return Err(self.document.error_with_names(&at, &message, key, names));
                 }
             }
         }
@@ -251,7 +251,7 @@ impl Planner {
                     "`{axis}` is no axis; a setting is named by its dotted path, such as \
                      `model.hidden_size`"
                 );
-                return Err(self.document.error_with_names(&at, message, axis, &NAMED_AXES));
+                return Err(self.document.error_with_names(&at, &message, axis, &NAMED_AXES));
             }
         }
         for axis in ["arch", "task"] {
@@ -268,7 +268,7 @@ impl Planner {
                 if !known.contains(&axis.as_str()) {
                     let at = path(&["override", &index, "when", axis]);
                     let message = format!("`{axis}` is not swept here");
-                    return Err(self.document.error_with_names(&at, message, axis, &known));
+                    return Err(self.document.error_with_names(&at, &message, axis, &known));
                 }
             }
         }
@@ -382,13 +382,13 @@ impl Planner {
             let names = registry::names();
             let at = self.axis_value("arch", &arch.as_str().into());
             let message = format!("there is no architecture called `{arch}`");
-            self.document.error_with_names(&at, message, &arch, &names)
+            self.document.error_with_names(&at, &message, &arch, &names)
         })?;
         let entry = unroll_tasks::find(&task_name).ok_or_else(|| {
             let names: Vec<&str> = unroll_tasks::registry().iter().map(|e| e.name).collect();
             let at = self.axis_value("task", &task_name.as_str().into());
             let message = format!("there is no task called `{task_name}`");
-            self.document.error_with_names(&at, message, &task_name, &names)
+            self.document.error_with_names(&at, &message, &task_name, &names)
         })?;
         device::check(&device).map_err(|message| {
             self.document.error(&self.axis_value("device", &device.as_str().into()), message)
@@ -532,7 +532,7 @@ impl Planner {
     /// may have it alone, so that `--set axes.arch=[...]` needs no second change.
     fn shared_options(&self, settings: &Experiment) -> Result<Map<String, Value>> {
         let mut known: Vec<&str> = registry::architectures()
-            .flat_map(|architecture| architecture.options())
+            .flat_map(Architecture::options)
             .map(|(doc, _)| doc.name)
             .collect();
         known.sort_unstable();
@@ -541,7 +541,7 @@ impl Planner {
             if !known.contains(&key.as_str()) {
                 let message = format!("no architecture has an option `{key}`");
                 let at = self.origin(&["model", key]);
-                return Err(self.document.error_with_names(&at, message, key, &known));
+                return Err(self.document.error_with_names(&at, &message, key, &known));
             }
         }
         Ok(settings.model.clone())
@@ -592,7 +592,7 @@ impl Planner {
         match names {
             Some(names) => {
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
-                self.document.error_with_names(&at, message, option, &names)
+                self.document.error_with_names(&at, &message, option, &names)
             }
             None => self.document.error(&at, message),
         }
@@ -617,7 +617,7 @@ impl Planner {
         match names {
             Some(names) => {
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
-                self.document.error_with_names(&at, message, option, &names)
+                self.document.error_with_names(&at, &message, option, &names)
             }
             None => self.document.error(&at, message),
         }
@@ -707,7 +707,7 @@ impl Planner {
                 return Err(self.document.error(&at, format!("`{key}` must be at least 1")));
             }
         }
-        if !(settings.throughput.min_seconds >= 0.0) {
+        if settings.throughput.min_seconds.is_nan() || settings.throughput.min_seconds < 0.0 {
             let at = self.origin(&["throughput", "min_seconds"]);
             return Err(self.document.error(&at, "`min_seconds` must not be negative".into()));
         }
@@ -720,7 +720,7 @@ impl Planner {
             let reference = &settings.matching.reference;
             let message = format!("there is no architecture called `{reference}`");
             let at = self.origin(&["match", "reference"]);
-            return Err(self.document.error_with_names(&at, message, reference, &names));
+            return Err(self.document.error_with_names(&at, &message, reference, &names));
         }
         Ok(())
     }

@@ -89,7 +89,7 @@ impl Document {
         let Some((key, value)) = assignment.split_once('=') else {
             return Err(self.error_at(
                 &Place { source, key: 0..assignment.len(), value: 0..assignment.len() },
-                "not of the form key=value".into(),
+                "not of the form key=value",
                 "no `=` here".into(),
                 Some(
                     "for example `--set train.steps=500` or `--set 'axes.length=[50, 100]'`".into(),
@@ -123,7 +123,7 @@ impl Document {
         let table = DeTable::parse(&text).map_err(|error| {
             let span = error.span().unwrap_or(0..0);
             let place = Place { source, key: span.clone(), value: span };
-            self.error_at(&place, "not valid TOML".into(), error.message().to_owned(), None)
+            self.error_at(&place, "not valid TOML", error.message().to_owned(), None)
         })?;
         Ok(self.table(source, table.get_ref(), &mut Vec::new()))
     }
@@ -220,18 +220,18 @@ impl Document {
             place.key = place.value.clone();
         }
         let title = if shown.is_empty() { message.clone() } else { format!("`{shown}` is wrong") };
-        self.error_at(&place, title, message, help)
+        self.error_at(&place, &title, message, help)
     }
 
     /// As [`error`](Self::error), with the names that would be right.
     pub fn error_with_names(
         &self,
         path: &[String],
-        message: String,
+        message: &str,
         given: &str,
         names: &[&str],
     ) -> Box<SourceError> {
-        let mut error = self.error(path, message);
+        let mut error = self.error(path, message.to_owned());
         error.help = Some(help_with_names(given, names));
         error
     }
@@ -253,7 +253,7 @@ impl Document {
     fn error_at(
         &self,
         place: &Place,
-        message: String,
+        message: &str,
         label: String,
         help: Option<String>,
     ) -> Box<SourceError> {
