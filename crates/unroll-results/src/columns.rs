@@ -173,6 +173,8 @@ pub fn readme() -> String {
          | part | holds |\n|---|---|\n\
          | `trials/<id>.json` | one record per trial, written all or nothing when the trial ends; \
          the id is the hash of what the trial means |\n\
+         | `experiment.toml`, `manifest.json` | the experiment, and the list of its trials |\n\
+         | `environment.json` | machine and build |\n\
          | `tables/*.csv`, `tables/*.parquet` | the records as tables: same rows, same columns in \
          both formats |\n\
          | `plots/*.svg`, `plots/*.png` | the plots |\n\
