@@ -118,12 +118,12 @@ pub(crate) fn gradients(summary: &Summary, task: &str) -> Rows {
         ("length", true),
         ("of", false),
         ("layer", true),
-        ("measured", false),
+        ("at", false),
         ("half-life", true),
         ("r²", true),
         ("exponent", true),
         ("r²", true),
-        ("fits better", false),
+        ("better fit", false),
         ("fitted", true),
     ]);
     for group in summary.gradients.iter().filter(|group| group.task == task) {
@@ -132,7 +132,7 @@ pub(crate) fn gradients(summary: &Summary, task: &str) -> Rows {
             group.length.to_string(),
             group.of.name().to_owned(),
             group.layer.to_string(),
-            group.moment.name(),
+            group.moment.short_name(),
         ];
         match &group.decay {
             Some(decay) => row.extend([

@@ -22,7 +22,8 @@ pub fn gradient(
     let Some(batch) = task.evaluation(Split::Test, settings.examples).into_iter().next() else {
         return Ok(Vec::new());
     };
-    let loss = GradientLoss::HalfSquaredNorm;
+    // The norm of a layer-normalised output is constant: its square would have no gradient.
+    let loss = GradientLoss::RandomProjection { seed: model.seed() };
     let decay = unroll_probe::gradient_decay_of_task(model, &batch, loss, Form::Auto)?;
     let points = decay.points().into_iter().map(|point| GradientPoint {
         of: match point.of {

@@ -84,7 +84,17 @@ pub fn write(dir: &Path, source: &Source<'_>) -> miette::Result<Written> {
     if records.is_empty() && manifest.trials.is_empty() {
         return Err(miette!("{} holds no trials", dir.display()));
     }
-    Ok(Written { terminal: terminal::summary_table(&summary), summary: as_json(&summary), missing })
+    Ok(Written { terminal: terminal_text(&summary), summary: as_json(&summary), missing })
+}
+
+/// What was learned; without quality trials, what was measured instead.
+fn terminal_text(summary: &Summary) -> String {
+    let quality = terminal::summary_table(summary);
+    if quality.is_empty() {
+        terminal::gradient_table(summary) + &terminal::throughput_table(summary)
+    } else {
+        quality
+    }
 }
 
 /// A record under the name that this sweep has for it: a trial that another experiment ran means the

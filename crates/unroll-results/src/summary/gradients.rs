@@ -110,6 +110,15 @@ impl Moment {
             Self::Trained => "after training".into(),
         }
     }
+
+    /// In a word, for table cells: `start`, `step 300`, `end`.
+    pub fn short_name(self) -> String {
+        match self {
+            Self::Initial => "start".into(),
+            Self::During(step) => format!("step {step}"),
+            Self::Trained => "end".into(),
+        }
+    }
 }
 
 /// The gradient norms of one series, task and length for one derivative, layer and moment.
