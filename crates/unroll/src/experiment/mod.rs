@@ -2,6 +2,7 @@
 
 pub mod matching;
 pub mod plan;
+mod planner;
 pub mod source;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,589 @@
+//! Expands an experiment into trials, and tells where a wrong setting was given.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+use unroll_core::Architecture;
+use unroll_results::record::{Cell, TrialKind};
+use unroll_tasks::{Task, TaskEntry, TaskRequest};
+
+use super::plan::{ALGORITHM, Plan, Trial, TrialSpec};
+use super::source::{Document, SourceError, set_path, split_path};
+use super::{Experiment, MatchBy, matching};
+use crate::{device, registry};
+
+type Result<T, E = Box<SourceError>> = std::result::Result<T, E>;
+
+/// Axes that name a cell's place; every other axis is a dotted path to a setting.
+const NAMED_AXES: [&str; 5] = ["arch", "device", "length", "seed", "task"];
+
+/// Values of the axes in one cell.
+type Assignment = BTreeMap<String, Value>;
+
+pub(super) struct Planner {
+    document: Document,
+    experiment: Experiment,
+    /// The file without axes and overrides: what each trial's settings start from.
+    base: Map<String, Value>,
+    tasks: HashMap<String, Arc<dyn Task>>,
+    hashes: HashMap<&'static str, String>,
+}
+
+fn path(parts: &[&str]) -> Vec<String> {
+    parts.iter().map(|part| (*part).to_owned()).collect()
+}
+
+impl Planner {
+    pub(super) fn new(document: Document) -> Result<Self> {
+        let experiment: Experiment = document.deserialize(document.tree())?;
+        let base = document.tree().clone();
+        Ok(Self { document, experiment, base, tasks: HashMap::new(), hashes: HashMap::new() })
+    }
+
+    pub(super) fn plan(mut self) -> Result<Plan> {
+        self.check_names()?;
+        let mut trials = Vec::new();
+        let mut seen = HashSet::new();
+        for kind in self.experiment.measure.clone() {
+            for assignment in self.assignments()? {
+                let trial = self.trial(kind, &assignment)?;
+                // Cells that mean the same run once (an axis of another architecture's options).
+                if seen.insert((trial.id.clone(), trial.device.clone())) {
+                    trials.push(trial);
+                }
+            }
+        }
+        let text = self.document.text().to_owned();
+        Ok(Plan { experiment: self.experiment, text, trials })
+    }
+
+    /// Names of the experiment, architectures, tasks and axes.
+    fn check_names(&self) -> Result<()> {
+        let name = &self.experiment.name;
+        let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        if name.is_empty() || !name.chars().all(fits) {
+            let message = "a name has letters, digits, `_` and `-` only: it names a folder";
+            return Err(self.document.error(&path(&["name"]), message.into()));
+        }
+        let architectures = registry::names();
+        let tasks: Vec<&str> = unroll_tasks::registry().iter().map(|entry| entry.name).collect();
+        for (table, names, given) in [
+            ("arch", &architectures, self.experiment.arch.keys()),
+            ("task", &tasks, self.experiment.task.keys()),
+        ] {
+            for key in given {
+                if !names.contains(&key.as_str()) {
+                    let message = format!("there is no {table} called `{key}`");
+                    let at = path(&[table, key]);
+                    return Err(self.document.error_with_names(&at, &message, key, names));
+                }
+            }
+        }
+        if self.experiment.measure.is_empty() {
+            return Err(self.document.error(&path(&["measure"]), "nothing is measured".into()));
+        }
+        for (axis, values) in &self.experiment.axes {
+            let at = path(&["axes", axis]);
+            if values.is_empty() {
+                let message = format!("the sweep is empty: axis `{axis}` has no values");
+                return Err(self.document.error(&at, message));
+            }
+            if !NAMED_AXES.contains(&axis.as_str()) && !axis.contains('.') {
+                let message = format!(
+                    "`{axis}` is no axis; a setting is named by its dotted path, such as \
+                     `model.hidden_size`"
+                );
+                return Err(self.document.error_with_names(&at, &message, axis, &NAMED_AXES));
+            }
+        }
+        for axis in ["arch", "task"] {
+            if !self.experiment.axes.contains_key(axis) {
+                let message = format!("the sweep is empty: there is no axis `{axis}`");
+                return Err(self.document.error(&path(&["axes"]), message));
+            }
+        }
+        for (index, change) in self.experiment.overrides.iter().enumerate() {
+            let index = index.to_string();
+            let known: Vec<&str> =
+                self.experiment.axes.keys().map(String::as_str).chain(["measure"]).collect();
+            for axis in change.when.keys() {
+                if !known.contains(&axis.as_str()) {
+                    let at = path(&["override", &index, "when", axis]);
+                    let message = format!("`{axis}` is not swept here");
+                    return Err(self.document.error_with_names(&at, &message, axis, &known));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// All combinations of the axes: tasks outermost, then lengths, further axes, architectures and
+    /// seeds.
+    fn assignments(&self) -> Result<Vec<Assignment>> {
+        let axes = &self.experiment.axes;
+        let further = axes.keys().map(String::as_str).filter(|axis| !NAMED_AXES.contains(axis));
+        let order = ["task", "length"].into_iter().chain(further).chain(["arch", "device", "seed"]);
+        let mut all: Vec<Assignment> = vec![Assignment::new()];
+        for axis in order {
+            let Some(values) = axes.get(axis) else { continue };
+            all = all
+                .iter()
+                .flat_map(|assignment| {
+                    values.iter().map(move |value| {
+                        let mut assignment = assignment.clone();
+                        assignment.insert(axis.to_owned(), value.clone());
+                        assignment
+                    })
+                })
+                .collect();
+        }
+        Ok(all)
+    }
+
+    fn text(&self, axis: &str, assignment: &Assignment, default: &str) -> Result<String> {
+        match assignment.get(axis) {
+            None => Ok(default.to_owned()),
+            Some(Value::String(text)) => Ok(text.clone()),
+            Some(other) => {
+                let message = format!("axis `{axis}` takes names, not {other}");
+                Err(self.document.error(&path(&["axes", axis]), message))
+            }
+        }
+    }
+
+    fn number(&self, axis: &str, assignment: &Assignment) -> Result<Option<u64>> {
+        match assignment.get(axis) {
+            None => Ok(None),
+            Some(value) => value.as_u64().map(Some).ok_or_else(|| {
+                let message = format!("axis `{axis}` takes whole numbers from 0, not {value}");
+                self.document.error(&self.axis_value(axis, value), message)
+            }),
+        }
+    }
+
+    /// Path of one value of an axis.
+    fn axis_value(&self, axis: &str, value: &Value) -> Vec<String> {
+        let values = self.experiment.axes.get(axis);
+        let index = values.and_then(|values| values.iter().position(|v| v == value)).unwrap_or(0);
+        path(&["axes", axis, &index.to_string()])
+    }
+
+    /// The settings of one cell: the file, then overrides whose conditions hold, then axes.
+    fn settings(&self, kind: TrialKind, assignment: &Assignment) -> Result<Experiment> {
+        let mut tree = self.base.clone();
+        let mut changes: Vec<(Vec<String>, Vec<String>)> = Vec::new();
+        for (index, change) in self.experiment.overrides.iter().enumerate() {
+            let holds = change.when.iter().all(|(axis, wanted)| {
+                let value = if axis == "measure" {
+                    Some(Value::from(kind.name()))
+                } else {
+                    assignment.get(axis).cloned()
+                };
+                value.is_some_and(|value| match wanted {
+                    Value::Array(any) => any.contains(&value),
+                    one => *one == value,
+                })
+            });
+            if holds {
+                for (setting, value) in &change.set {
+                    let target = split_path(setting);
+                    set_path(&mut tree, &target, value.clone());
+                    changes.push((target, path(&["override", &index.to_string(), "set", setting])));
+                }
+            }
+        }
+        for (axis, value) in assignment {
+            if !NAMED_AXES.contains(&axis.as_str()) {
+                let target = split_path(axis);
+                set_path(&mut tree, &target, value.clone());
+                changes.push((target, self.axis_value(axis, value)));
+            }
+        }
+        // A wrong value is reported where it was given, not at the setting that it changed.
+        let mut applied = self.base.clone();
+        for (target, origin) in &changes {
+            if let Some(value) = get_path(&tree, target) {
+                set_path(&mut applied, target, value.clone());
+                if let Err(error) = serde_json::from_value::<Experiment>(applied.clone().into()) {
+                    return Err(self.document.error(origin, error.to_string()));
+                }
+            }
+        }
+        self.document.deserialize(&tree)
+    }
+
+    fn trial(&mut self, kind: TrialKind, assignment: &Assignment) -> Result<Trial> {
+        let settings = self.settings(kind, assignment)?;
+        let arch = self.text("arch", assignment, "")?;
+        let task_name = self.text("task", assignment, "")?;
+        let device = self.text("device", assignment, "cpu")?;
+        let seed = self.number("seed", assignment)?.unwrap_or(0);
+        // Speed does not depend on the seed: it is measured once.
+        let seed = if kind == TrialKind::Throughput { 0 } else { seed };
+        let architecture = registry::find(&arch).ok_or_else(|| {
+            let names = registry::names();
+            let at = self.axis_value("arch", &arch.as_str().into());
+            let message = format!("there is no architecture called `{arch}`");
+            self.document.error_with_names(&at, &message, &arch, &names)
+        })?;
+        let entry = unroll_tasks::find(&task_name).ok_or_else(|| {
+            let names: Vec<&str> = unroll_tasks::registry().iter().map(|e| e.name).collect();
+            let at = self.axis_value("task", &task_name.as_str().into());
+            let message = format!("there is no task called `{task_name}`");
+            self.document.error_with_names(&at, &message, &task_name, &names)
+        })?;
+        device::check(&device).map_err(|message| {
+            self.document.error(&self.axis_value("device", &device.as_str().into()), message)
+        })?;
+
+        let given = settings.task.get(&task_name).cloned().unwrap_or_default();
+        let task_options =
+            (entry.resolve)(&given).map_err(|error| self.task_error(&error, entry))?;
+        let (length, fixed) = self.length(entry, &task_options, assignment)?;
+        let task = self.task(entry, length, &task_options, assignment)?;
+        self.settings_are_sound(&settings)?;
+
+        let batch_size = match kind {
+            TrialKind::Quality => settings.train.batch_size,
+            TrialKind::Gradient => settings.gradient.examples,
+            TrialKind::Throughput => settings.throughput.batch_size,
+        };
+        let shared = self.shared_options(&settings)?;
+        let resolve = |architecture: &dyn Architecture, size: Option<usize>| {
+            let mut options = matching::known_options(architecture, &shared);
+            if let Some(own) = settings.arch.get(architecture.name()) {
+                options.extend(own.clone());
+            }
+            if let Some(size) = size {
+                options.insert("hidden_size".into(), size.into());
+            }
+            let hidden = hidden_size(architecture, &options);
+            let input = unroll_train::body_input_size(task.input(), hidden, None);
+            options.insert("input_size".into(), input.into());
+            architecture.resolve(&options)
+        };
+        let cost = |architecture: &dyn Architecture, options: &Map<String, Value>| {
+            unroll_train::model_cost(architecture, options, task.as_ref(), batch_size)
+        };
+        let matched = (|| -> unroll_core::Result<Map<String, Value>> {
+            let by = settings.matching.by;
+            let reference = &settings.matching.reference;
+            if by == MatchBy::HiddenSize || *reference == arch {
+                return resolve(architecture, None);
+            }
+            let reference = registry::find(reference).ok_or_else(|| {
+                unroll_core::Error::option("reference", format!("no architecture `{reference}`"))
+            })?;
+            let target = matching::measure(by, &cost(reference, &resolve(reference, None)?)?);
+            let size = matching::nearest_hidden_size(target, 4096, |size| {
+                let options = resolve(architecture, Some(size))?;
+                Ok(matching::measure(by, &cost(architecture, &options)?))
+            })?;
+            resolve(architecture, Some(size))
+        })();
+        let options = matched.map_err(|error| self.model_error(&error, architecture))?;
+        let cost = unroll_train::model_cost(architecture, &options, task.as_ref(), batch_size)
+            .map_err(|error| self.model_error(&error, architecture))?;
+        let number = |key: &str| options.get(key).and_then(Value::as_u64).unwrap_or(1) as usize;
+        let (hidden, layers) = (number("hidden_size"), number("num_layers"));
+
+        let (series, axes) = self.series(&arch, &task_name, assignment);
+        let cell = Cell {
+            experiment: self.experiment.name.clone(),
+            architecture: arch.clone(),
+            series,
+            task: task_name.clone(),
+            length,
+            seed,
+            device: device.clone(),
+            dtype: if kind == TrialKind::Gradient { "f64" } else { settings.dtype.name() }.into(),
+            form: String::new(),
+            hidden_size: hidden,
+            num_layers: layers,
+            batch_size,
+            matched_by: settings.matching.by.name().into(),
+            axes,
+        };
+        let quality = kind == TrialKind::Quality;
+        // A task of one length only has no other.
+        let evaluate_lengths =
+            if quality && !fixed { settings.evaluate.lengths.clone() } else { Vec::new() };
+        for &other in &evaluate_lengths {
+            self.task(entry, other, &task_options, assignment).map_err(|error| {
+                let at = self.origin(&["evaluate", "lengths"]);
+                self.document.error(&at, error.label().to_owned())
+            })?;
+        }
+        let after = settings.gradient.after_training
+            && self.experiment.measure.contains(&TrialKind::Gradient);
+        let spec = TrialSpec {
+            algorithm: ALGORITHM,
+            kind,
+            arch,
+            options,
+            init: settings.init,
+            task: task_name,
+            task_options,
+            data: self.data_hashes(entry)?,
+            length,
+            seed,
+            dtype: settings.dtype,
+            device: device.split(':').next().unwrap_or("cpu").to_owned(),
+            train: (kind != TrialKind::Gradient).then(|| settings.train.clone()),
+            evaluate_lengths,
+            gradient: (kind == TrialKind::Gradient || (quality && after))
+                .then(|| settings.gradient.clone()),
+            throughput: (kind == TrialKind::Throughput).then(|| settings.throughput.clone()),
+        };
+        Ok(Trial { id: spec.id(), spec, cell, device, cost })
+    }
+
+    /// Name of the series, and the values of the axes that belong to this architecture and task.
+    fn series(
+        &self,
+        arch: &str,
+        task: &str,
+        assignment: &Assignment,
+    ) -> (String, BTreeMap<String, Value>) {
+        let mut series = arch.to_owned();
+        let mut axes = BTreeMap::new();
+        for (axis, value) in assignment {
+            let parts: Vec<&str> = axis.split('.').collect();
+            let foreign = match parts.as_slice() {
+                ["arch", other, ..] => *other != arch,
+                ["task", other, ..] => *other != task,
+                _ => NAMED_AXES.contains(&axis.as_str()),
+            };
+            if foreign {
+                continue;
+            }
+            axes.insert(axis.clone(), value.clone());
+            let swept = self.experiment.axes.get(axis).is_some_and(|values| values.len() > 1);
+            if swept {
+                let shown = match value {
+                    Value::String(text) => text.clone(),
+                    other => other.to_string(),
+                };
+                series.push_str(&format!(", {}={shown}", parts.last().unwrap_or(&"")));
+            }
+        }
+        (series, axes)
+    }
+
+    /// Options under `[model]`: each must be known to some architecture. One that the sweep leaves out
+    /// may have it alone, so that `--set axes.arch=[...]` needs no second change.
+    fn shared_options(&self, settings: &Experiment) -> Result<Map<String, Value>> {
+        let mut known: Vec<&str> = registry::architectures()
+            .flat_map(Architecture::options)
+            .map(|(doc, _)| doc.name)
+            .collect();
+        known.sort_unstable();
+        known.dedup();
+        for key in settings.model.keys() {
+            if !known.contains(&key.as_str()) {
+                let message = format!("no architecture has an option `{key}`");
+                let at = self.origin(&["model", key]);
+                return Err(self.document.error_with_names(&at, &message, key, &known));
+            }
+        }
+        Ok(settings.model.clone())
+    }
+
+    /// Where a setting was given: at its own place, or at the axis or override that names it.
+    fn origin(&self, parts: &[&str]) -> Vec<String> {
+        let direct = path(parts);
+        let dotted = parts.join(".");
+        if self.experiment.axes.contains_key(&dotted) {
+            return path(&["axes", &dotted]);
+        }
+        if !self.document.gives(&direct) {
+            for (index, change) in self.experiment.overrides.iter().enumerate() {
+                if change.set.contains_key(&dotted) {
+                    return path(&["override", &index.to_string(), "set", &dotted]);
+                }
+            }
+        }
+        direct
+    }
+
+    fn model_error(
+        &self,
+        error: &unroll_core::Error,
+        architecture: &dyn Architecture,
+    ) -> Box<SourceError> {
+        let (option, names) = match error {
+            unroll_core::Error::Option { option, .. } => (option.as_str(), None),
+            unroll_core::Error::UnknownOption { option, known, .. } => {
+                (option.as_str(), Some(known))
+            }
+            _ => ("", None),
+        };
+        let name = architecture.name();
+        let candidates = [
+            vec!["arch", name, option],
+            vec!["model", option],
+            vec!["init", option],
+            vec!["match", option],
+        ];
+        let at = candidates
+            .iter()
+            .map(|parts| self.origin(parts))
+            .find(|at| self.document.gives(at))
+            .unwrap_or_else(|| path(&["axes", "arch"]));
+        let message = format!("{name}: {error}");
+        match names {
+            Some(names) => {
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                self.document.error_with_names(&at, &message, option, &names)
+            }
+            None => self.document.error(&at, message),
+        }
+    }
+
+    fn task_error(&self, error: &unroll_tasks::Error, entry: &TaskEntry) -> Box<SourceError> {
+        let (option, names) = match error {
+            unroll_tasks::Error::Option { option, .. } => (option.as_str(), None),
+            unroll_tasks::Error::UnknownOption { option, known, .. } => {
+                (option.as_str(), Some(known))
+            }
+            _ => ("", None),
+        };
+        let mut at = self.origin(&["task", entry.name, option]);
+        if !self.document.gives(&at) {
+            at = match option {
+                "length" => path(&["axes", "length"]),
+                _ => path(&["axes", "task"]),
+            };
+        }
+        let message = format!("{}: {error}", entry.name);
+        match names {
+            Some(names) => {
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                self.document.error_with_names(&at, &message, option, &names)
+            }
+            None => self.document.error(&at, message),
+        }
+    }
+
+    /// The length of a cell, and whether the task has no other.
+    fn length(
+        &self,
+        entry: &TaskEntry,
+        options: &Map<String, Value>,
+        assignment: &Assignment,
+    ) -> Result<(usize, bool)> {
+        let fixed = (entry.fixed_length)(options).map_err(|e| self.task_error(&e, entry))?;
+        if let Some(length) = fixed {
+            return Ok((length, true));
+        }
+        match self.number("length", assignment)? {
+            Some(0) => {
+                let message = "a sequence has at least one step: length 0 is not possible";
+                let at = self.axis_value("length", &0.into());
+                Err(self.document.error(&at, message.into()))
+            }
+            Some(length) => Ok((length as usize, false)),
+            None => {
+                let message =
+                    format!("task `{}` comes in any length: give an axis `length`", entry.name);
+                Err(self.document.error(&path(&["axes"]), message))
+            }
+        }
+    }
+
+    /// A task of this length, built once: only its kinds and sizes are asked here.
+    fn task(
+        &mut self,
+        entry: &TaskEntry,
+        length: usize,
+        options: &Map<String, Value>,
+        assignment: &Assignment,
+    ) -> Result<Arc<dyn Task>> {
+        let key = format!("{} {length} {}", entry.name, Value::Object(options.clone()));
+        if !self.tasks.contains_key(&key) {
+            let request = TaskRequest { length, seed: 0, options };
+            let task = (entry.build)(&request).map_err(|error| match &error {
+                unroll_tasks::Error::Option { option, .. } if option == "length" => {
+                    let value = assignment.get("length").cloned().unwrap_or_default();
+                    let at = self.axis_value("length", &value);
+                    self.document.error(&at, format!("{}: {error}", entry.name))
+                }
+                _ => self.task_error(&error, entry),
+            })?;
+            self.tasks.insert(key.clone(), task.into());
+        }
+        Ok(Arc::clone(&self.tasks[&key]))
+    }
+
+    /// Hashes of the files that a task reads.
+    fn data_hashes(&mut self, entry: &TaskEntry) -> Result<BTreeMap<String, String>> {
+        let mut hashes = BTreeMap::new();
+        for &file in entry.files {
+            if !self.hashes.contains_key(file) {
+                let path = unroll_tasks::data::locate(file);
+                let bytes = std::fs::read(&path).map_err(|source| {
+                    let error = unroll_tasks::Error::MissingData { path: path.clone(), source };
+                    self.task_error(&error, entry)
+                })?;
+                let hash = blake3::hash(&bytes).to_hex()[..32].to_owned();
+                self.hashes.insert(file, hash);
+            }
+            hashes.insert(file.to_owned(), self.hashes[file].clone());
+        }
+        Ok(hashes)
+    }
+
+    /// Numbers that no trial could run with.
+    fn settings_are_sound(&self, settings: &Experiment) -> Result<()> {
+        if let Err(error) = settings.train.validate() {
+            let at = self.origin(&["train", error.field()]);
+            return Err(self.document.error(&at, error.to_string()));
+        }
+        for (table, key, value) in [
+            ("gradient", "examples", settings.gradient.examples),
+            ("throughput", "batch_size", settings.throughput.batch_size),
+            ("throughput", "min_iterations", settings.throughput.min_iterations),
+        ] {
+            if value == 0 {
+                let at = self.origin(&[table, key]);
+                return Err(self.document.error(&at, format!("`{key}` must be at least 1")));
+            }
+        }
+        if settings.throughput.min_seconds.is_nan() || settings.throughput.min_seconds < 0.0 {
+            let at = self.origin(&["throughput", "min_seconds"]);
+            return Err(self.document.error(&at, "`min_seconds` must not be negative".into()));
+        }
+        if settings.evaluate.lengths.contains(&0) {
+            let at = self.origin(&["evaluate", "lengths"]);
+            return Err(self.document.error(&at, "a sequence has at least one step".into()));
+        }
+        if registry::find(&settings.matching.reference).is_none() {
+            let names = registry::names();
+            let reference = &settings.matching.reference;
+            let message = format!("there is no architecture called `{reference}`");
+            let at = self.origin(&["match", "reference"]);
+            return Err(self.document.error_with_names(&at, &message, reference, &names));
+        }
+        Ok(())
+    }
+}
+
+/// The hidden size that options give, or the architecture's default.
+fn hidden_size(architecture: &dyn Architecture, options: &Map<String, Value>) -> usize {
+    let given = options.get("hidden_size").and_then(Value::as_u64);
+    let default = || {
+        let defaults = architecture.options();
+        defaults.iter().find(|(doc, _)| doc.name == "hidden_size").and_then(|(_, v)| v.as_u64())
+    };
+    given.or_else(default).unwrap_or(1) as usize
+}
+
+fn get_path<'a>(tree: &'a Map<String, Value>, path: &[String]) -> Option<&'a Value> {
+    let (first, rest) = path.split_first()?;
+    let mut value = tree.get(first)?;
+    for part in rest {
+        value = value.get(part)?;
+    }
+    Some(value)
+}
