@@ -5,11 +5,17 @@
 //! SIMD and `unsafe`.
 //!
 //! - [`recurrent`]: vanilla RNN, GRU and LSTM layers.
+//! - [`attention`](mod@attention): scaled dot-product attention.
+//! - [`layer_norm`] and [`gelu`]: what else a transformer block is made of.
 //! - [`isa`]: which instruction set the element-wise loops run on, chosen at run time.
 
+pub mod attention;
 mod buffers;
+mod float;
+mod gelu;
 mod gru;
 pub mod isa;
+mod layer_norm;
 mod lstm;
 pub mod memory;
 mod product;
@@ -18,6 +24,9 @@ pub mod recurrent;
 mod rnn;
 mod sequence;
 
+pub use attention::{AttentionArgs, attention, self_attention};
+pub use gelu::gelu;
+pub use layer_norm::layer_norm;
 pub use recurrent::{
     CellKind, GruReset, GruUpdate, Layer, LayerOutput, Nonlinearity, layer, supports,
 };
