@@ -3,6 +3,8 @@
 use candle_core::{DType, Device, Tensor, Var};
 use serde_json::{Map, Value};
 use unroll_core::{BuildContext, Error, Form, Init, Stream, ops};
+use unroll_kernels::AttentionArgs;
+use unroll_kernels::attention::Mask;
 use unroll_probe::{LayerMode, LayerTiming, MemoryGauge, TimingOptions, bench_layer, time};
 
 use crate::experiment::plan::nearest;
@@ -112,7 +114,18 @@ fn sdpa(request: &LayerRequest, options: &TimingOptions) -> unroll_probe::Result
         None
     };
     let scale = 1.0 / (size as f64).sqrt();
+    let fused = request.form == Form::Auto && unroll_kernels::supports(device, dtype);
     let attend = |q: &Tensor, k: &Tensor, v: &Tensor| -> unroll_core::Result<Tensor> {
+        if fused {
+            return Ok(unroll_kernels::attention(&AttentionArgs {
+                queries: q,
+                keys: k,
+                values: v,
+                scale,
+                mask: if request.causal { Mask::Causal } else { Mask::None },
+                lengths: None,
+            })?);
+        }
         let scores = (q.matmul(&k.t()?)? * scale)?;
         Ok(ops::masked_softmax(&scores, mask.as_ref())?.matmul(v)?)
     };
