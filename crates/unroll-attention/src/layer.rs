@@ -213,7 +213,7 @@ impl SequenceModel for AttentionLayer {
             output,
             state: state_after(tensors, counts, args.lengths, has_positions, dtype, device)?,
             attention: layer.weights.into_iter().collect(),
-            form: "reference",
+            form: if pass.fuses_attention() { "fused" } else { "reference" },
         })
     }
 

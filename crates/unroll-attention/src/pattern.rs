@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use unroll_core::{Lengths, Result, ops};
+use unroll_kernels::attention::Mask;
 
 /// Which keys a query at step `i` sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,6 +144,43 @@ impl Plan {
     /// Keys `S`: cached and new.
     pub(crate) fn keys(&self) -> usize {
         self.blocks.iter().map(|(b, _)| b.key + b.keys).max().unwrap_or(0)
+    }
+}
+
+/// Which keys a query sees, as the fused attention is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Visible {
+    pub(crate) mask: Mask,
+    /// Cached and real keys of each sequence; `None` when all are real.
+    pub(crate) lengths: Option<Vec<usize>>,
+}
+
+impl Visible {
+    /// What [`Plan::new`] shows to all queries.
+    pub(crate) fn new(pattern: Pattern, cached: usize, lengths: Option<&Lengths>) -> Self {
+        let mask = match pattern {
+            Pattern::Full => Mask::None,
+            Pattern::Causal => Mask::Causal,
+            Pattern::Window(window) => Mask::Window(window),
+        };
+        let lengths = lengths.map(|l| l.as_slice().iter().map(|length| cached + length).collect());
+        Self { mask, lengths }
+    }
+
+    /// What [`Plan::last`] shows to one query for each sequence; `None` where the fused attention
+    /// cannot say it: under a window, queries that stand at different steps.
+    pub(crate) fn last(
+        pattern: Pattern,
+        (cached, seq_len): (usize, usize),
+        lengths: Option<&Lengths>,
+    ) -> Option<Self> {
+        let ragged = lengths.is_some_and(|l| l.as_slice().iter().any(|&l| l != seq_len));
+        match pattern {
+            Pattern::Window(_) if ragged => None,
+            Pattern::Window(_) => Some(Self::new(pattern, cached, None)),
+            // What follows the last real step is padding: nothing else is hidden.
+            Pattern::Full | Pattern::Causal => Some(Self::new(Pattern::Full, cached, lengths)),
+        }
     }
 }
 

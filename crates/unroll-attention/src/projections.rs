@@ -44,6 +44,20 @@ impl Projections {
         Ok((parts.get(0)?, parts.get(1)?, parts.get(2)?))
     }
 
+    /// Queries, keys and values of all heads `(B, T, 3H)`, as the fused attention reads them.
+    pub(crate) fn packed(&self, x: &Tensor) -> Result<Tensor> {
+        ops::linear(x, &self.in_weight, self.in_bias.as_ref())
+    }
+
+    /// Keys and values `(B, N, T, d)` as views of [`packed`](Self::packed).
+    pub(crate) fn views(&self, packed: &Tensor) -> Result<(Tensor, Tensor)> {
+        let (batch, seq_len, hidden) = packed.dims3()?;
+        let head_size = hidden / (3 * self.num_heads);
+        let parts = packed.reshape((batch, seq_len, 3, self.num_heads, head_size))?;
+        let part = |index| parts.narrow(2, index, 1)?.squeeze(2)?.transpose(1, 2);
+        Ok((part(1)?, part(2)?))
+    }
+
     /// Queries alone.
     pub(crate) fn queries(&self, x: &Tensor) -> Result<Tensor> {
         Ok(self.project(x, 0, 1)?.get(0)?)
@@ -71,8 +85,12 @@ impl Projections {
     /// Joins the heads of `(B, N, T, d)` to `(B, T, H)` and maps them through `out_proj`.
     pub(crate) fn merge(&self, heads: &Tensor) -> Result<Tensor> {
         let (batch, _, seq_len, _) = heads.dims4()?;
-        let joined = heads.transpose(1, 2)?.reshape((batch, seq_len, self.hidden_size))?;
-        ops::linear(&joined, &self.out_weight, self.out_bias.as_ref())
+        self.out(&heads.transpose(1, 2)?.reshape((batch, seq_len, self.hidden_size))?)
+    }
+
+    /// Maps joined heads `(B, T, H)` through `out_proj`.
+    pub(crate) fn out(&self, joined: &Tensor) -> Result<Tensor> {
+        ops::linear(joined, &self.out_weight, self.out_bias.as_ref())
     }
 
     /// Cost of the maps over `rows` steps.

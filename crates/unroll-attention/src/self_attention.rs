@@ -4,12 +4,13 @@ use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 use unroll_core::architecture::{require_positive, require_probability};
 use unroll_core::{
-    BuildContext, Cost, Error, ForwardArgs, Lengths, Mode, ParameterSet, Result, State, StateTensor,
+    BuildContext, Cost, Error, Form, ForwardArgs, Lengths, Mode, ParameterSet, Result, State,
+    StateTensor,
 };
 
 use crate::linear::{self, Features, LINEAR_BLOCK, Sums};
 use crate::memory::{self, Memory, MemoryLayout};
-use crate::pattern::{self, Pattern, Plan};
+use crate::pattern::{self, Pattern, Plan, Visible};
 use crate::positions::Rotation;
 use crate::projections::Projections;
 use crate::softmax::{self, QUERY_BLOCK, SOFTMAX_FLOPS, WeightDropout, scaled_dot_product};
@@ -129,14 +130,24 @@ pub(crate) struct Pass<'a> {
     pub(crate) mode: Mode<'a>,
     attention: bool,
     causal: bool,
+    /// Whether operations around the attention may be fused.
+    pub(crate) fused: bool,
     /// New steps after which all sequences end (`T` when they end at different ones).
     end: usize,
     cached: usize,
 }
 
 enum Core {
-    Softmax(Plan),
+    Softmax(Softmax),
     Linear,
+}
+
+/// How a softmax attention runs.
+enum Softmax {
+    /// Block by block, in plain tensor operations.
+    Reference(Plan),
+    /// As one operation.
+    Fused(Visible),
 }
 
 impl<'a> Pass<'a> {
@@ -149,14 +160,20 @@ impl<'a> Pass<'a> {
         device: &Device,
     ) -> Result<Self> {
         let cached = config.pattern().map_or(0, |pattern| pattern.cached(steps));
+        let fused = softmax::may_fuse(args.form, dtype, device);
+        let drops = matches!(args.mode, Mode::Train(_)) && config.attention_dropout > 0.0;
         let core = match config.pattern() {
-            Some(pattern) => Core::Softmax(Plan::new(
+            // The weights exist only in the reference form.
+            Some(pattern) if fused && !drops && !args.attention => {
+                Core::Softmax(Softmax::Fused(Visible::new(pattern, cached, args.lengths)))
+            }
+            Some(pattern) => Core::Softmax(Softmax::Reference(Plan::new(
                 pattern,
                 (cached, seq_len, QUERY_BLOCK),
                 args.lengths,
                 dtype,
                 device,
-            )?),
+            )?)),
             None => Core::Linear,
         };
         Ok(Self {
@@ -166,9 +183,15 @@ impl<'a> Pass<'a> {
             mode: args.mode,
             attention: args.attention,
             causal: config.causal,
+            fused,
             end: memory::common_length(args.lengths, seq_len).unwrap_or(seq_len),
             cached,
         })
+    }
+
+    /// Whether the attention runs as one operation.
+    pub(crate) fn fuses_attention(&self) -> bool {
+        matches!(self.core, Core::Softmax(Softmax::Fused(_)))
     }
 
     /// `x` `(B, T, H)` with zeros on padding.
@@ -238,15 +261,18 @@ impl SelfAttention {
         memory: Option<&Memory>,
         pass: &Pass<'_>,
     ) -> Result<LayerOutput> {
+        let past = match memory {
+            Some(Memory::Cache(Some(past))) => Some(past),
+            _ => None,
+        };
+        if let (Core::Softmax(Softmax::Fused(visible)), None, None) =
+            (&pass.core, past, &pass.rotation)
+        {
+            return self.packed(x, visible, pass);
+        }
         let parts = self.projections.split(x)?;
         let (context, memory, weights) = match &pass.core {
-            Core::Softmax(plan) => {
-                let past = match memory {
-                    Some(Memory::Cache(Some(past))) => Some(past),
-                    _ => None,
-                };
-                self.softmax(parts, past, plan, pass)?
-            }
+            Core::Softmax(core) => self.softmax(parts, past, core, pass)?,
             Core::Linear => {
                 let start = match memory {
                     Some(Memory::Sums(sums)) => Some(sums),
@@ -258,11 +284,36 @@ impl SelfAttention {
         Ok(LayerOutput { output: self.projections.merge(&context)?, memory, weights })
     }
 
+    /// The fused attention over new steps alone, straight from the packed projection.
+    fn packed(&self, x: &Tensor, visible: &Visible, pass: &Pass<'_>) -> Result<LayerOutput> {
+        let packed = self.projections.packed(x)?;
+        let (heads, scale) = (self.config.num_heads, softmax::scale(self.config.head_size()));
+        let lengths = visible.lengths.as_deref();
+        let joined = unroll_kernels::self_attention(&packed, heads, scale, visible.mask, lengths)?;
+        let memory = if pass.causal {
+            let (keys, values) = self.projections.views(&packed)?;
+            self.remember(&keys, &values, pass)?
+        } else {
+            None
+        };
+        Ok(LayerOutput { output: self.projections.out(&joined)?, memory, weights: None })
+    }
+
+    /// What later steps need of all keys and values so far `(B, N, S, d)`.
+    fn remember(&self, keys: &Tensor, values: &Tensor, pass: &Pass<'_>) -> Result<Option<Memory>> {
+        let Some(pattern) = self.config.pattern().filter(|_| pass.causal) else { return Ok(None) };
+        let end = pass.cached + pass.end;
+        let keep = pattern.cached(end);
+        let cut = |all: &Tensor| memory::entries_before(all, 2, end, keep);
+        let cache = (keep > 0).then(|| -> Result<_> { Ok((cut(keys)?, cut(values)?)) });
+        Ok(Some(Memory::Cache(cache.transpose()?)))
+    }
+
     fn softmax(
         &self,
         (queries, keys, values): (Tensor, Tensor, Tensor),
         past: Option<&(Tensor, Tensor)>,
-        plan: &Plan,
+        core: &Softmax,
         pass: &Pass<'_>,
     ) -> Result<(Tensor, Option<Memory>, Option<Tensor>)> {
         let (queries, keys) = match &pass.rotation {
@@ -280,18 +331,16 @@ impl SelfAttention {
         let probability = self.config.attention_dropout;
         let dropout = stream.as_ref().map(|stream| WeightDropout { probability, stream });
         let tensors = (&queries, &keys, &values);
-        let attended = softmax::attend(tensors, plan, dropout, pass.attention, scaled_dot_product)?;
-        let memory = match self.config.pattern() {
-            Some(pattern) if pass.causal => {
-                let end = pass.cached + pass.end;
-                let keep = pattern.cached(end);
-                let cut = |all: &Tensor| memory::entries_before(all, 2, end, keep);
-                let cache = (keep > 0).then(|| -> Result<_> { Ok((cut(&keys)?, cut(&values)?)) });
-                Some(Memory::Cache(cache.transpose()?))
+        let scale = softmax::scale(self.config.head_size());
+        let (context, weights) = match core {
+            Softmax::Fused(visible) => (softmax::attend_fused(tensors, visible, scale)?, None),
+            Softmax::Reference(plan) => {
+                let score = scaled_dot_product;
+                let attended = softmax::attend(tensors, plan, dropout, pass.attention, score)?;
+                (attended.context, attended.weights)
             }
-            _ => None,
         };
-        Ok((attended.context, memory, attended.weights))
+        Ok((context, self.remember(&keys, &values, pass)?, weights))
     }
 
     fn linear(
@@ -325,6 +374,7 @@ impl SelfAttention {
         lengths: Option<&Lengths>,
         memory: Option<&Memory>,
         steps: usize,
+        form: Form,
     ) -> Result<Tensor> {
         let seq_len = x.dim(1)?;
         let (dtype, device) = (x.dtype(), x.device());
@@ -339,9 +389,19 @@ impl SelfAttention {
                 let keys = memory::with_past(past.map(|p| &p.0), &keys, 2)?;
                 let values = memory::with_past(past.map(|p| &p.1), &values, 2)?;
                 let sizes = (pattern.cached(steps), seq_len);
-                let plan = Plan::last(pattern, sizes, lengths, dtype, device)?;
                 let tensors = (&queries, &keys, &values);
-                softmax::attend(tensors, &plan, None, false, scaled_dot_product)?.context
+                let visible = Visible::last(pattern, sizes, lengths)
+                    .filter(|_| softmax::may_fuse(form, dtype, device));
+                match visible {
+                    Some(visible) => {
+                        let scale = softmax::scale(self.config.head_size());
+                        softmax::attend_fused(tensors, &visible, scale)?
+                    }
+                    None => {
+                        let plan = Plan::last(pattern, sizes, lengths, dtype, device)?;
+                        softmax::attend(tensors, &plan, None, false, scaled_dot_product)?.context
+                    }
+                }
             }
             None => {
                 let start = match memory {

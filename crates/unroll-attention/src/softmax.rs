@@ -1,9 +1,10 @@
 //! Softmax attention for any score: the core that all kinds but the linear one share.
 
-use candle_core::Tensor;
-use unroll_core::{Result, Stream, ops};
+use candle_core::{DType, Device, Tensor};
+use unroll_core::{Form, Result, Stream, ops};
+use unroll_kernels::AttentionArgs;
 
-use crate::pattern::Plan;
+use crate::pattern::{Plan, Visible};
 
 /// Queries per block of a causal pattern.
 pub(crate) const QUERY_BLOCK: usize = 128;
@@ -73,6 +74,23 @@ pub(crate) fn attend(
     })
 }
 
+/// Whether a pass in this form may use fused operations.
+pub(crate) fn may_fuse(form: Form, dtype: DType, device: &Device) -> bool {
+    form == Form::Auto && unroll_kernels::supports(device, dtype)
+}
+
+/// `softmax(scale Q K^T + mask) V` `(B, N, T, V)` as one operation: the numbers of [`attend`] with
+/// that score and no dropout.
+pub(crate) fn attend_fused(
+    (queries, keys, values): (&Tensor, &Tensor, &Tensor),
+    visible: &Visible,
+    scale: f64,
+) -> Result<Tensor> {
+    let lengths = visible.lengths.as_deref();
+    let args = AttentionArgs { queries, keys, values, scale, mask: visible.mask, lengths };
+    Ok(unroll_kernels::attention(&args)?)
+}
+
 /// Blocks of queries one after the other.
 fn join(mut blocks: Vec<Tensor>) -> Result<Tensor> {
     match (blocks.pop(), blocks.is_empty()) {
@@ -85,10 +103,14 @@ fn join(mut blocks: Vec<Tensor>) -> Result<Tensor> {
     }
 }
 
+/// `1 / sqrt(d)` for heads of size `d`.
+pub(crate) fn scale(head_size: usize) -> f64 {
+    1.0 / (head_size as f64).sqrt()
+}
+
 /// `Q K^T / sqrt(d)` over the last axes (Vaswani 2017, equation 1); `d` is the head size.
 pub(crate) fn scaled_dot_product(queries: &Tensor, keys: &Tensor) -> Result<Tensor> {
-    let head_size = queries.dim(3)? as f64;
     // Scaling the queries costs `T d` products where scaling the scores would cost `T^2`.
-    let queries = queries.affine(1.0 / head_size.sqrt(), 0.0)?;
+    let queries = queries.affine(scale(queries.dim(3)?), 0.0)?;
     Ok(queries.matmul(&keys.transpose(2, 3)?)?)
 }

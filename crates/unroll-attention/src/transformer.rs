@@ -174,7 +174,10 @@ impl Norm {
         })
     }
 
-    fn apply(&self, x: &Tensor) -> Result<Tensor> {
+    fn apply(&self, x: &Tensor, fused: bool) -> Result<Tensor> {
+        if fused {
+            return Ok(unroll_kernels::layer_norm(x, &self.weight, &self.bias, NORM_EPSILON)?);
+        }
         ops::layer_norm(x, &self.weight, &self.bias, NORM_EPSILON)
     }
 }
@@ -215,12 +218,18 @@ struct Block {
 
 /// `x Phi(x)` with the normal distribution function (Hendrycks & Gimpel 2016), exact: candle's own
 /// `gelu_erf` rounds a constant of its gradient to six digits.
-fn gelu(x: &Tensor) -> Result<Tensor> {
+fn gelu(x: &Tensor, fused: bool) -> Result<Tensor> {
+    if fused {
+        return Ok(unroll_kernels::gelu(x)?);
+    }
     let double_phi = x.affine(std::f64::consts::FRAC_1_SQRT_2, 0.0)?.erf()?.affine(1.0, 1.0)?;
     Ok((x.affine(0.5, 0.0)? * double_phi)?)
 }
 
 /// The model that [`TransformerConfig`] describes. Outputs are zero on padding.
+///
+/// The form that it reports is `fused` when normalisation and GELU are: the attention then is too,
+/// except a linear one, one with dropout on its weights, and one whose weights are asked for.
 pub struct Transformer {
     config: TransformerConfig,
     input_proj: (Tensor, Tensor),
@@ -361,10 +370,12 @@ impl SequenceModel for Transformer {
         let mut attention = Vec::new();
         let mut present = Vec::with_capacity(self.blocks.len());
         for (layer, (block, past)) in self.blocks.iter().zip(&past).enumerate() {
-            let mixed = block.self_attn.forward(&block.norm1.apply(&x)?, past.as_ref(), &pass)?;
+            let normal = block.norm1.apply(&x, pass.fused)?;
+            let mixed = block.self_attn.forward(&normal, past.as_ref(), &pass)?;
             let name = format!("layers.{layer}.dropout");
             x = (x + self.drop(mixed.output, args.mode, &format!("{name}1"))?)?;
-            let wide = gelu(&block.linear1.apply(&block.norm2.apply(&x)?)?)?;
+            let normal = block.norm2.apply(&x, pass.fused)?;
+            let wide = gelu(&block.linear1.apply(&normal)?, pass.fused)?;
             let mlp = block.linear2.apply(&wide)?;
             x = (x + self.drop(mlp, args.mode, &format!("{name}2"))?)?;
             attention.extend(mixed.weights);
@@ -375,10 +386,10 @@ impl SequenceModel for Transformer {
         let has_positions = config.kind != Kind::Linear || self.config.positions != Positions::None;
         let counts = (steps, seq_len);
         Ok(ForwardOutput {
-            output: pass.hide_padding(self.norm.apply(&x)?)?,
+            output: pass.hide_padding(self.norm.apply(&x, pass.fused)?)?,
             state: state_after(tensors, counts, args.lengths, has_positions, dtype, device)?,
             attention,
-            form: "reference",
+            form: if pass.fused { "fused" } else { "reference" },
         })
     }
 

@@ -12,9 +12,9 @@ use unroll_core::{
 use super::config::{Combine, Query, RecurrentAttentionConfig, STATE_BLOCK, Score};
 use super::score::ScoreFunction;
 use crate::memory::{self, MemoryLayout};
-use crate::pattern::Plan;
+use crate::pattern::{Plan, Visible};
 use crate::self_attention::{Pass, SelfAttention, memories, not_causal, real_steps, state_after};
-use crate::softmax::{self, WeightDropout};
+use crate::softmax::{self, Attended, WeightDropout};
 
 /// The attention over the states.
 enum Attention {
@@ -24,7 +24,8 @@ enum Attention {
 
 /// The model that [`RecurrentAttentionConfig`] describes. Outputs are zero on padding.
 ///
-/// The form that it reports is the recurrent layer's; the attention has only the reference form.
+/// The form that it reports is the recurrent layer's; the attention is fused with it when
+/// its score is a scaled or plain product, without dropout on the weights or weights asked for.
 pub struct RecurrentAttention {
     config: RecurrentAttentionConfig,
     base: Box<dyn SequenceModel>,
@@ -143,7 +144,6 @@ impl RecurrentAttention {
         let cached = keys.dim(1)? - seq_len;
         let pattern = self.config.pattern();
         let sizes = (cached, seq_len, STATE_BLOCK);
-        let plan = Plan::new(pattern, sizes, args.lengths, dtype, device)?;
         let (asked, scored) = score.project(&self.queries(states, args.state)?, &keys)?;
         let stream = match args.mode {
             Mode::Train(stream) if self.drops_weights() => {
@@ -154,8 +154,17 @@ impl RecurrentAttention {
         let probability = self.config.attention_dropout;
         let dropout = stream.as_ref().map(|stream| WeightDropout { probability, stream });
         let tensors = (&asked, &scored, &keys.unsqueeze(1)?);
-        let attended =
-            softmax::attend(tensors, &plan, dropout, args.attention, |q, k| score.pairs(q, k))?;
+        let fused = score.is_product()
+            && dropout.is_none()
+            && !args.attention
+            && softmax::may_fuse(args.form, dtype, device);
+        let attended = if fused {
+            let visible = Visible::new(pattern, cached, args.lengths);
+            Attended { context: softmax::attend_fused(tensors, &visible, 1.0)?, weights: None }
+        } else {
+            let plan = Plan::new(pattern, sizes, args.lengths, dtype, device)?;
+            softmax::attend(tensors, &plan, dropout, args.attention, |q, k| score.pairs(q, k))?
+        };
         let cache = if self.config.causal {
             let end = cached + memory::common_length(args.lengths, seq_len).unwrap_or(seq_len);
             let tensor = memory::entries_before(&keys, 1, end, end)?;
@@ -174,6 +183,7 @@ impl RecurrentAttention {
         last: &Tensor,
         lengths: Option<&Lengths>,
         state: Option<&State>,
+        form: Form,
     ) -> Result<Tensor> {
         let (batch, seq_len, _) = states.dims3()?;
         let score = match &self.attention {
@@ -182,21 +192,29 @@ impl RecurrentAttention {
                 let past = memories(layout, self.config.causal, state, batch)?;
                 let past = past.first().and_then(Option::as_ref);
                 let steps = state.map_or(0, State::steps);
-                return layer.last(states, last, lengths, past, steps);
+                return layer.last(states, last, lengths, past, steps, form);
             }
         };
         let keys = memory::with_past(self.past_states(state, batch)?, states, 1)?;
         let sizes = (keys.dim(1)? - seq_len, seq_len);
         let pattern = self.config.pattern();
-        let plan = Plan::last(pattern, sizes, lengths, self.dtype(), self.device())?;
         let query = match self.config.query {
             Query::Current => last.clone(),
             Query::Previous => last_step(&self.queries(states, state)?, lengths)?.unsqueeze(1)?,
         };
         let (asked, scored) = score.project(&query, &keys)?;
         let tensors = (&asked, &scored, &keys.unsqueeze(1)?);
-        let attended = softmax::attend(tensors, &plan, None, false, |q, k| score.pairs(q, k))?;
-        Ok(attended.context.squeeze(1)?)
+        let (dtype, device) = (self.dtype(), self.device());
+        let visible = Visible::last(pattern, sizes, lengths)
+            .filter(|_| score.is_product() && softmax::may_fuse(form, dtype, device));
+        let context = match visible {
+            Some(visible) => softmax::attend_fused(tensors, &visible, 1.0)?,
+            None => {
+                let plan = Plan::last(pattern, sizes, lengths, dtype, device)?;
+                softmax::attend(tensors, &plan, None, false, |q, k| score.pairs(q, k))?.context
+            }
+        };
+        Ok(context.squeeze(1)?)
     }
 
     /// The output from context and state, both `(B, T, H)`.
@@ -309,7 +327,7 @@ impl SequenceModel for RecurrentAttention {
         args.dims(self.config.input_size)?;
         let states = self.base_forward(args)?.output;
         let last = last_step(&states, args.lengths)?.unsqueeze(1)?;
-        let context = self.read_last(&states, &last, args.lengths, args.state)?;
+        let context = self.read_last(&states, &last, args.lengths, args.state, args.form)?;
         Ok(self.output(context, &last)?.squeeze(1)?)
     }
 

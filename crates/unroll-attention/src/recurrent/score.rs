@@ -98,6 +98,11 @@ impl ScoreFunction {
         Ok((queries.unsqueeze(1)?, keys.unsqueeze(1)?))
     }
 
+    /// Whether [`pairs`](Self::pairs) is the product of the projections and nothing else.
+    pub(super) fn is_product(&self) -> bool {
+        matches!(self, Self::Dot | Self::General { .. })
+    }
+
     /// Scores `(B, 1, Q, S)` of all pairs of projected queries and keys.
     pub(super) fn pairs(&self, queries: &Tensor, keys: &Tensor) -> Result<Tensor> {
         match self {

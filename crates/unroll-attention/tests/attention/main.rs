@@ -2,6 +2,7 @@
 
 mod common;
 mod errors;
+mod fused;
 mod gradients;
 mod laws;
 mod oracles;
