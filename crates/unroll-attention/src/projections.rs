@@ -4,6 +4,14 @@ use candle_core::Tensor;
 use unroll_core::parameters::Role;
 use unroll_core::{BuildContext, Cost, ParameterSet, Result, cost, ops};
 
+/// `x W^T + b`, as one operation when there is a bias.
+fn fused_linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    match bias {
+        Some(bias) => Ok(unroll_kernels::linear(x, weight, bias)?),
+        None => ops::linear(x, weight, None),
+    }
+}
+
 /// `in_proj_weight` `(3H, H)`, `in_proj_bias` `(3H,)`, `out_proj.weight` `(H, H)`, `out_proj.bias`
 /// `(H,)`. Biases start at 0, the packed weight Xavier-uniform, as in PyTorch.
 #[derive(Debug, Clone)]
@@ -46,7 +54,7 @@ impl Projections {
 
     /// Queries, keys and values of all heads `(B, T, 3H)`, as the fused attention reads them.
     pub(crate) fn packed(&self, x: &Tensor) -> Result<Tensor> {
-        ops::linear(x, &self.in_weight, self.in_bias.as_ref())
+        fused_linear(x, &self.in_weight, self.in_bias.as_ref())
     }
 
     /// Keys and values `(B, N, T, d)` as views of [`packed`](Self::packed).
@@ -85,12 +93,13 @@ impl Projections {
     /// Joins the heads of `(B, N, T, d)` to `(B, T, H)` and maps them through `out_proj`.
     pub(crate) fn merge(&self, heads: &Tensor) -> Result<Tensor> {
         let (batch, _, seq_len, _) = heads.dims4()?;
-        self.out(&heads.transpose(1, 2)?.reshape((batch, seq_len, self.hidden_size))?)
+        let joined = heads.transpose(1, 2)?.reshape((batch, seq_len, self.hidden_size))?;
+        ops::linear(&joined, &self.out_weight, self.out_bias.as_ref())
     }
 
-    /// Maps joined heads `(B, T, H)` through `out_proj`.
-    pub(crate) fn out(&self, joined: &Tensor) -> Result<Tensor> {
-        ops::linear(joined, &self.out_weight, self.out_bias.as_ref())
+    /// Maps what the fused attention gives, `(B, T, H)`, through `out_proj`.
+    pub(crate) fn merge_packed(&self, joined: &Tensor) -> Result<Tensor> {
+        fused_linear(joined, &self.out_weight, self.out_bias.as_ref())
     }
 
     /// Cost of the maps over `rows` steps.

@@ -296,7 +296,7 @@ impl SelfAttention {
         } else {
             None
         };
-        Ok(LayerOutput { output: self.projections.out(&joined)?, memory, weights: None })
+        Ok(LayerOutput { output: self.projections.merge_packed(&joined)?, memory, weights: None })
     }
 
     /// What later steps need of all keys and values so far `(B, N, S, d)`.

@@ -203,7 +203,10 @@ impl Linear {
         })
     }
 
-    fn apply(&self, x: &Tensor) -> Result<Tensor> {
+    fn apply(&self, x: &Tensor, fused: bool) -> Result<Tensor> {
+        if fused {
+            return Ok(unroll_kernels::linear(x, &self.weight, &self.bias)?);
+        }
         ops::linear(x, &self.weight, Some(&self.bias))
     }
 }
@@ -228,7 +231,7 @@ fn gelu(x: &Tensor, fused: bool) -> Result<Tensor> {
 
 /// The model that [`TransformerConfig`] describes. Outputs are zero on padding.
 ///
-/// The form that it reports is `fused` when normalisation and GELU are: the attention then is too,
+/// The form that it reports is `fused` when normalisation and MLP are: the attention then is too,
 /// except a linear one, one with dropout on its weights, and one whose weights are asked for.
 pub struct Transformer {
     config: TransformerConfig,
@@ -375,8 +378,8 @@ impl SequenceModel for Transformer {
             let name = format!("layers.{layer}.dropout");
             x = (x + self.drop(mixed.output, args.mode, &format!("{name}1"))?)?;
             let normal = block.norm2.apply(&x, pass.fused)?;
-            let wide = gelu(&block.linear1.apply(&normal)?, pass.fused)?;
-            let mlp = block.linear2.apply(&wide)?;
+            let wide = gelu(&block.linear1.apply(&normal, pass.fused)?, pass.fused)?;
+            let mlp = block.linear2.apply(&wide, pass.fused)?;
             x = (x + self.drop(mlp, args.mode, &format!("{name}2"))?)?;
             attention.extend(mixed.weights);
             present.extend(mixed.memory);

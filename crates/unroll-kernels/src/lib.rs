@@ -6,7 +6,7 @@
 //!
 //! - [`recurrent`]: vanilla RNN, GRU and LSTM layers.
 //! - [`attention`](mod@attention): scaled dot-product attention.
-//! - [`layer_norm`] and [`gelu`]: what else a transformer block is made of.
+//! - [`layer_norm`], [`gelu`] and [`linear`]: what else a transformer block is made of.
 //! - [`isa`]: which instruction set the element-wise loops run on, chosen at run time.
 
 pub mod attention;
@@ -16,6 +16,7 @@ mod gelu;
 mod gru;
 pub mod isa;
 mod layer_norm;
+mod linear;
 mod lstm;
 pub mod memory;
 mod product;
@@ -27,6 +28,7 @@ mod sequence;
 pub use attention::{AttentionArgs, attention, self_attention};
 pub use gelu::gelu;
 pub use layer_norm::layer_norm;
+pub use linear::linear;
 pub use recurrent::{
     CellKind, GruReset, GruUpdate, Layer, LayerOutput, Nonlinearity, layer, supports,
 };
