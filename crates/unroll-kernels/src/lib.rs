@@ -5,13 +5,16 @@
 //! SIMD and `unsafe`.
 //!
 //! - [`recurrent`]: vanilla RNN, GRU and LSTM layers.
-//! - [`isa`]: which instruction set the element-wise loops run on, chosen at run time.
+//! - [`isa`]: which instruction set the loops run on, chosen at run time.
 
 mod buffers;
+#[allow(unsafe_code)]
+mod fused;
 mod gru;
 pub mod isa;
 mod lstm;
 pub mod memory;
+mod operation;
 mod product;
 mod real;
 pub mod recurrent;
