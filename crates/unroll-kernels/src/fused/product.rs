@@ -2,8 +2,8 @@
 //!
 //! Weights lie in panels of two vectors' width: panel `p` holds columns `2L p .. 2L (p + 1)` of a
 //! `(K, N)` matrix row by row, zero beyond its edge. A tile of up to 12 rows and one panel lives in
-//! registers over a block of `K`. Every output element is summed in the order of `k` whatever the
-//! tile, so results do not depend on how rows and columns are shared out.
+//! registers over a block of `K`. Every output element is summed block by block in the order of `k`
+//! whatever the tile, so results do not depend on how rows and columns are shared out.
 
 use super::simd::{Simd, Task};
 
@@ -148,16 +148,36 @@ unsafe fn multiply_group<V: Simd, const P: usize>(rows: &[Rows], panels: [Panel;
 
 /// Safety: as [`multiply`].
 unsafe fn enter_tile<V: Simd, const P: usize>(rows: Rows, panels: [Panel; P], k: usize) {
-    // SAFETY: the caller's contract.
     macro_rules! tile {
         ($($count:literal),*) => {
             match rows.count {
-                $($count => unsafe { V::enter(Tile::<$count, P> { rows, panels, k }) },)*
+                $(
+                    // SAFETY: the caller's contract.
+                    $count if $count <= tile_rows(P, V::LANES) => unsafe {
+                        V::enter(Tile::<$count, P> { rows, panels, k });
+                    },
+                )*
                 _ => {}
             }
         };
     }
     tile!(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12);
+}
+
+/// Repeats a block for `$i` from 0 to `$n`, a constant. The compiler must see constant indices to keep
+/// an array in registers, and it unrolls loops too late for that.
+macro_rules! unroll {
+    ($i:ident < $n:expr, 2, $body:block) => { unroll!(@ $i, $n, $body, 0 1) };
+    ($i:ident < $n:expr, 4, $body:block) => { unroll!(@ $i, $n, $body, 0 1 2 3) };
+    ($i:ident < $n:expr, 12, $body:block) => {
+        unroll!(@ $i, $n, $body, 0 1 2 3 4 5 6 7 8 9 10 11)
+    };
+    (@ $i:ident, $n:expr, $body:block, $($at:literal)*) => {
+        $(if $at < $n {
+            let $i: usize = $at;
+            $body
+        })*
+    };
 }
 
 /// `R` rows against `P` panels.
@@ -174,57 +194,45 @@ impl<const R: usize, const P: usize> Task for Tile<R, P> {
         // SAFETY: the contract of `multiply`: reads stay within rows and panels of depth `k`, writes
         // within the panels' columns.
         unsafe {
-            let outputs: [usize; R] = std::array::from_fn(|r| *rows.outputs.add(r));
             let mut sums = [[[V::splat(0.0); 2]; P]; R];
-            for p in 0..P {
-                let panel = &panels[p];
-                for v in 0..2 {
-                    let count = panel.columns.saturating_sub(v * V::LANES).min(V::LANES);
-                    match panel.start {
-                        Start::Zero => {}
-                        Start::Bias(bias) => {
-                            let bias = V::load_up_to(bias.wrapping_add(v * V::LANES), count);
-                            for sums in &mut sums {
-                                sums[p][v] = bias;
-                            }
-                        }
-                        Start::Output => {
-                            for r in 0..R {
-                                let at = panel.output.wrapping_add(outputs[r] + v * V::LANES);
-                                sums[r][p][v] = V::load_up_to(at, count);
-                            }
-                        }
-                    }
-                }
-            }
             let mut row = rows.data;
             let mut weights: [*const f32; P] = panels.map(|panel| panel.weights);
             for _ in 0..k {
-                let vectors: [[V; 2]; P] = std::array::from_fn(|p| {
-                    [V::load(weights[p]), V::load(weights[p].add(V::LANES))]
+                let mut vectors = [[V::splat(0.0); 2]; P];
+                unroll!(p < P, 4, {
+                    vectors[p][0] = V::load(weights[p]);
+                    vectors[p][1] = V::load(weights[p].add(V::LANES));
+                    weights[p] = weights[p].add(2 * V::LANES);
                 });
-                for r in 0..R {
+                unroll!(r < R, 12, {
                     let left = V::splat(*row.offset(r as isize * rows.stride));
-                    for p in 0..P {
-                        for v in 0..2 {
-                            sums[r][p][v] = left.mul_add(vectors[p][v], sums[r][p][v]);
-                        }
-                    }
-                }
+                    unroll!(p < P, 4, {
+                        sums[r][p][0] = left.mul_add(vectors[p][0], sums[r][p][0]);
+                        sums[r][p][1] = left.mul_add(vectors[p][1], sums[r][p][1]);
+                    });
+                });
                 row = row.wrapping_add(1);
-                for weights in &mut weights {
-                    *weights = weights.add(2 * V::LANES);
-                }
             }
-            for p in 0..P {
-                for v in 0..2 {
-                    let count = panels[p].columns.saturating_sub(v * V::LANES).min(V::LANES);
-                    for r in 0..R {
-                        let at = panels[p].output.wrapping_add(outputs[r] + v * V::LANES);
-                        sums[r][p][v].store_up_to(at, count);
-                    }
-                }
-            }
+            unroll!(p < P, 4, {
+                let panel = &panels[p];
+                unroll!(v < 2, 2, {
+                    let skip = v * V::LANES;
+                    let count = panel.columns.saturating_sub(skip).min(V::LANES);
+                    let (start, output) = (panel.start, panel.output.wrapping_add(skip));
+                    let bias = match start {
+                        Start::Bias(bias) => V::load_up_to(bias.wrapping_add(skip), count),
+                        _ => V::splat(0.0),
+                    };
+                    unroll!(r < R, 12, {
+                        let at = output.wrapping_add(*rows.outputs.add(r));
+                        let before = match start {
+                            Start::Output => V::load_up_to(at, count),
+                            _ => bias,
+                        };
+                        before.add(sums[r][p][v]).store_up_to(at, count);
+                    });
+                });
+            });
         }
     }
 }

@@ -34,7 +34,7 @@ impl Plan {
     /// `blocks` blocks of hidden units; `width` is `G*H`.
     pub(super) fn new(dims: &Dims, width: usize, blocks: usize, threads: usize) -> Self {
         /// Products that a thread must have at every step to be worth a wait for the others.
-        const STEP_WORK: usize = 32 << 10;
+        const STEP_WORK: usize = 64 << 10;
         /// Products of a whole call that are worth waking a thread.
         const CALL_WORK: usize = 1 << 20;
         /// More sequences would push a step's activations out of the second-level cache.
