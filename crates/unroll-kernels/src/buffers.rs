@@ -75,7 +75,7 @@ pub(crate) struct TimeOrder {
 
 impl TimeOrder {
     /// The time that sequence `row` is at in the layer's step `step`.
-    fn time(&self, row: usize, step: usize) -> usize {
+    pub(crate) fn time(&self, row: usize, step: usize) -> usize {
         let length = self.lengths[row];
         if self.reverse && step < length { length - 1 - step } else { step }
     }

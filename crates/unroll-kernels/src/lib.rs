@@ -7,11 +7,13 @@
 //! - [`recurrent`]: vanilla RNN, GRU and LSTM layers.
 //! - [`attention`](mod@attention): scaled dot-product attention.
 //! - [`layer_norm`], [`gelu`] and [`linear`]: what else a transformer block is made of.
-//! - [`isa`]: which instruction set the element-wise loops run on, chosen at run time.
+//! - [`isa`]: which instruction set the loops run on, chosen at run time.
 
 pub mod attention;
 mod buffers;
 mod float;
+#[allow(unsafe_code)]
+mod fused;
 mod gelu;
 mod gru;
 pub mod isa;
@@ -19,6 +21,7 @@ mod layer_norm;
 mod linear;
 mod lstm;
 pub mod memory;
+mod operation;
 mod product;
 mod real;
 pub mod recurrent;
