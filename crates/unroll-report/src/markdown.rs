@@ -4,8 +4,8 @@ use std::fmt::{Display, Write};
 use std::path::{Path, PathBuf};
 
 use unroll_results::Summary;
+use unroll_results::files;
 use unroll_results::record::Status;
-use unroll_results::store::write_bytes;
 
 use crate::rows::{self, Rows, significant};
 use crate::{Result, plots};
@@ -19,8 +19,8 @@ pub struct ReportContext {
     pub question: String,
     /// How its results are to be read, Markdown.
     pub analysis: String,
-    /// The command that made the results.
-    pub command: String,
+    /// The commands that made the results.
+    pub commands: Vec<String>,
     /// Machine, versions and the like, one fact a line.
     pub environment: Vec<String>,
 }
@@ -32,15 +32,16 @@ pub struct ReportContext {
 /// [`crate::Error::Results`] when the file cannot be written.
 pub fn write(dir: &Path, context: &ReportContext, summary: &Summary) -> Result<PathBuf> {
     let path = dir.join("REPORT.md");
-    write_bytes(&path, render(context, summary).as_bytes())?;
+    files::write(&path, render(context, summary).as_bytes())?;
     Ok(path)
 }
 
 /// The report's text.
 pub fn render(context: &ReportContext, summary: &Summary) -> String {
     let mut text = format!("# {}\n", context.experiment.trim());
-    if !context.command.is_empty() {
-        paragraph(&mut text, &format!("Made with `{}`.", context.command.trim()));
+    // With several (shards, interrupted runs) see the end.
+    if let [command] = context.commands.as_slice() {
+        paragraph(&mut text, &format!("Made with `{}`.", command.trim()));
     }
     section(&mut text, "Question", &context.question);
     setting(&mut text, summary);
@@ -210,12 +211,12 @@ fn failures(text: &mut String, summary: &Summary) {
 }
 
 fn reproduce(text: &mut String, context: &ReportContext) {
-    if context.command.is_empty() && context.environment.is_empty() {
+    if context.commands.is_empty() && context.environment.is_empty() {
         return;
     }
     text.push_str("\n## How to reproduce\n");
-    if !context.command.is_empty() {
-        let _ = write!(text, "\n```sh\n{}\n```\n", context.command.trim());
+    if !context.commands.is_empty() {
+        let _ = write!(text, "\n```sh\n{}\n```\n", context.commands.join("\n"));
     }
     if !context.environment.is_empty() {
         text.push('\n');

@@ -22,7 +22,7 @@ fn context() -> ReportContext {
         experiment: "long-lags".into(),
         question: "Which architecture keeps a number over a long lag?\n".into(),
         analysis: "A series counts as solving a length when all seeds do.".into(),
-        command: "unroll run experiments/long-lags.toml".into(),
+        commands: vec!["unroll run experiments/long-lags.toml".into()],
         environment: vec!["unroll 0.1.0".into(), "cpu: 2 threads, AVX-512".into()],
     }
 }

@@ -3,7 +3,11 @@
 use std::fmt::Write;
 
 /// Names of the tables, in the order in which they are documented and written.
-pub const TABLES: [&str; 6] = ["trials", "curves", "gradients", "throughput", "lengths", "timings"];
+pub const TABLES: [&str; 7] =
+    ["trials", "curves", "gradients", "throughput", "lengths", "curve_timings", "timings"];
+
+/// The tables that depend on the clock or the machine. All others are the same bytes in every run.
+pub const CLOCK_TABLES: [&str; 3] = ["throughput", "curve_timings", "timings"];
 
 /// A column's documentation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +35,8 @@ const GRADIENTS: &[&str] = &["gradients"];
 const THROUGHPUT: &[&str] = &["throughput"];
 /// One row for each trial and length it was evaluated at.
 const LENGTHS: &[&str] = &["lengths"];
+/// One row for each trial and evaluated step.
+const CURVE_TIMINGS: &[&str] = &["curve_timings"];
 /// One row for each trial.
 const TIMINGS: &[&str] = &["timings"];
 const ALL: &[&str] = &TABLES;
@@ -103,7 +109,6 @@ pub const COLUMNS: &[ColumnDoc] = &[
     same("validation_loss", CURVES, "nats or squared units", "loss on the validation split"),
     same("learning_rate", CURVES, "", "learning rate of the last step"),
     same("gradient_norm", CURVES, "", "mean gradient norm before clipping since the row before"),
-    clock("seconds", CURVES, "s", "training time so far, evaluation left out"),
     same("of", GRADIENTS, "", "derivative of the loss with respect to `hidden`, `cell`, `input`"),
     same("layer", GRADIENTS, "", "layer of the state, 0 is the lowest; 0 for the input"),
     same("step", GRADIENTS, "training steps", "training steps done; 0 is at initialisation"),
@@ -142,9 +147,12 @@ pub const COLUMNS: &[ColumnDoc] = &[
     same("evaluated_length", LENGTHS, "steps", "length of the evaluated sequences"),
     same("value", LENGTHS, "see metric", "metric at that length"),
     same("loss", LENGTHS, "nats or squared units", "loss at that length"),
+    same("step", CURVE_TIMINGS, "training steps", "training steps done"),
+    clock("seconds", CURVE_TIMINGS, "s", "training time so far, evaluation left out"),
     clock("wall_s", TIMINGS, "s", "whole trial"),
     clock("train_s", TIMINGS, "s", "training alone"),
     clock("seconds_to_threshold", TIMINGS, "s", "training time until the threshold held"),
+    clock("environment", TIMINGS, "", "id of machine and build, a file in `environments/`"),
 ];
 
 /// Documentation of a table's columns, in the order of the file.
@@ -160,6 +168,7 @@ fn rows(table: &str) -> &'static str {
         "gradients" => "one row for each trial, derivative, layer, training step and distance",
         "throughput" => "one row for each trial and phase",
         "lengths" => "one row for each trial and length it was evaluated at",
+        "curve_timings" => "one row for each trial and evaluated step; nothing but clock times",
         _ => "one row for each trial; nothing but clock times",
     }
 }
@@ -173,16 +182,24 @@ pub fn readme() -> String {
          | part | holds |\n|---|---|\n\
          | `trials/<id>.json` | one record per trial, written all or nothing when the trial ends; \
          the id is the hash of what the trial means |\n\
-         | `experiment.toml`, `manifest.json` | the experiment, and the list of its trials |\n\
-         | `environment.json` | machine and build |\n\
+         | `experiment.toml`, `manifest.json` | the experiment, and the frozen list of its trials \
+         with everything that each means |\n\
+         | `environments/<id>.json` | machines and builds that trials ran on |\n\
+         | `events/<process>.jsonl` | what each process did, in its order |\n\
+         | `claims/`, `checkpoints/` | while a run is under way: trials in work, and where to go on |\n\
+         | `conflicts/`, `damaged/` | only if it happened: second results with other bits, files that \
+         could not be read |\n\
          | `tables/*.csv`, `tables/*.parquet` | the records as tables: same rows, same columns in \
          both formats |\n\
          | `plots/*.svg`, `plots/*.png` | the plots |\n\
          | `REPORT.md` | question, setting, tables, plots, failures, how to reproduce |\n\n\
          In a CSV file an empty field is a missing value; `NaN`, `inf` and `-inf` are values (a \
          diverged loss). In a record these three are strings, because JSON has no such numbers.\n\n\
+         Records, manifest and environments carry the BLAKE3 hash of their content: `unroll verify` \
+         checks them.\n\n\
          Columns marked *clock* depend on the clock or the machine. All others are the same in \
-         every run of the same experiment, byte for byte.\n",
+         every run of the same experiment on the same kind of machine, byte for byte, and so are the \
+         tables that have no such column.\n",
     );
     for table in TABLES {
         let _ = write!(text, "\n## `{table}`\n\n{}.\n\n", capitalised(rows(table)));
@@ -214,6 +231,8 @@ mod tests {
             assert_eq!(names.len(), of_table(table).count(), "{table}");
             let clocks: Vec<bool> = of_table(table).map(|column| column.clock).collect();
             assert!(clocks.is_sorted(), "{table}: clock columns stand at the end");
+            let clock = CLOCK_TABLES.contains(&table);
+            assert_eq!(clocks.contains(&true), clock, "{table}");
         }
     }
 

@@ -1,15 +1,18 @@
 //! What one finished trial leaves on disk.
 //!
 //! These are wire types: plain data, every number with its unit, non-finite ones by name
-//! ([`crate::number`]). What depends on the clock lives in [`Timing`], [`Throughput`] and
-//! [`CurvePoint::seconds`] alone; everything else is the same in every run.
+//! ([`crate::number`]). What depends on the clock or the machine lives in [`Timing`], [`Throughput`]
+//! and [`CurvePoint::seconds`] alone; everything else is the same in every run
+//! ([`TrialRecord::without_clock`]).
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::canonical;
+
 /// Version of the record's layout.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// What a trial measures (METHODOLOGY.md has a paragraph on each).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -86,10 +89,51 @@ pub struct TrialRecord {
     pub other_lengths: Vec<LengthEvaluation>,
     /// Gradient norms.
     pub gradient: Vec<GradientPoint>,
+    /// Hashes of the weights during training.
+    pub trace: Option<Trace>,
     /// Times per phase.
     pub throughput: Vec<Throughput>,
-    /// Clock times: never part of a comparison of runs.
+    /// Clock times and machine: never part of a comparison of runs.
     pub timing: Timing,
+}
+
+impl TrialRecord {
+    /// The record without anything that depends on the clock or the machine: what every run of the
+    /// trial must agree on. Of throughput measurements only the phases are left.
+    pub fn without_clock(&self) -> Self {
+        let mut record = self.clone();
+        record.timing = Timing::default();
+        for point in &mut record.curve {
+            point.seconds = 0.0;
+        }
+        for times in &mut record.throughput {
+            *times = Throughput { phase: times.phase, ..Throughput::default() };
+        }
+        record
+    }
+
+    /// Hash of [`without_clock`](Self::without_clock) but for the place in a sweep, which an
+    /// experiment may name as it likes: two runs of a trial have the same results to the last bit
+    /// exactly when it is the same.
+    pub fn fingerprint(&self) -> String {
+        let record = self.without_clock();
+        let results = (
+            (&record.id, &record.cell.form, &record.status, &record.cost, &record.quality),
+            (&record.curve, &record.other_lengths, &record.gradient),
+            (&record.trace, &record.throughput),
+        );
+        canonical::hash(&results)
+    }
+}
+
+/// Hashes of the weights at equal distances of training steps: where two runs of a trial part, the
+/// first that differs tells when.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trace {
+    /// Training steps between two hashes.
+    pub every: u64,
+    /// Hashes after `every`, `2 * every`, ... steps: 16 hexadecimal digits of BLAKE3 over the weights.
+    pub weights: Vec<String>,
 }
 
 /// A cell of the sweep.
@@ -294,10 +338,13 @@ pub struct GradientPoint {
 }
 
 /// What a throughput measurement times.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Forward pass without graph consumers (inference).
+    #[default]
     Forward,
     /// Backward pass alone.
     Backward,
@@ -320,7 +367,7 @@ impl Phase {
 }
 
 /// Times of one phase.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Throughput {
     /// What was timed.
     pub phase: Phase,
@@ -345,7 +392,7 @@ pub struct Throughput {
     pub peak_bytes: u64,
 }
 
-/// Clock times.
+/// Clock times and where they were taken.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Timing {
     /// Whole trial, seconds.
@@ -357,4 +404,6 @@ pub struct Timing {
     /// Training seconds until the stopping threshold held.
     #[serde(with = "crate::number::option")]
     pub seconds_to_threshold: Option<f64>,
+    /// Id of the environment that the trial ran in ([`crate::Environment::id`]).
+    pub environment: String,
 }

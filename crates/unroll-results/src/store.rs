@@ -1,46 +1,17 @@
-//! Trial records as files: `DIR/trials/<id>.json`, one per trial.
-//!
-//! A record is written beside its place, synced and renamed, so that a reader sees all of it or
-//! nothing, whenever the program is killed.
+//! Trial records as files: `DIR/trials/<id>.json`, one per trial, sealed ([`crate::sealed`]).
 
 use std::fs;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use atomic_write_file::AtomicWriteFile;
-use serde::Deserialize;
-
-use crate::record::{SCHEMA, TrialRecord};
-use crate::{Error, Result};
-
-/// The folder of the records within a run's folder.
-pub fn trials_dir(dir: &Path) -> PathBuf {
-    dir.join("trials")
-}
+use crate::record::{SCHEMA, Status, TrialRecord};
+use crate::{Error, Result, canonical, files, layout, sealed};
 
 /// Where the record of trial `id` is.
 ///
 /// # Errors
 /// [`Error::Id`] when `id` cannot be a file name.
 pub fn path(dir: &Path, id: &str) -> Result<PathBuf> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    if id.is_empty() || !id.chars().all(fits) {
-        return Err(Error::Id { id: id.to_owned() });
-    }
-    Ok(trials_dir(dir).join(format!("{id}.json")))
-}
-
-/// Writes `bytes` to `path`: all or nothing.
-///
-/// # Errors
-/// [`Error::Io`].
-pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
-    let write = || -> io::Result<()> {
-        let mut file = AtomicWriteFile::open(path)?;
-        file.write_all(bytes)?;
-        file.commit()
-    };
-    write().map_err(|error| Error::io(path, error))
+    layout::file_of(dir, layout::TRIALS, id, "json")
 }
 
 /// Writes a record to its place and returns the path. An older record of the trial is replaced.
@@ -49,38 +20,66 @@ pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
 /// [`Error::Id`], [`Error::Io`].
 pub fn write(dir: &Path, record: &TrialRecord) -> Result<PathBuf> {
     let path = path(dir, &record.id)?;
-    let folder = trials_dir(dir);
-    fs::create_dir_all(&folder).map_err(|error| Error::io(&folder, error))?;
-    let mut bytes = serde_json::to_vec(record)
-        .map_err(|error| Error::io(&path, io::Error::new(io::ErrorKind::InvalidData, error)))?;
-    bytes.push(b'\n');
-    write_bytes(&path, &bytes)?;
+    files::create_dir(&dir.join(layout::TRIALS))?;
+    files::write(&path, &sealed::to_bytes(&path, record)?)?;
     Ok(path)
+}
+
+/// What has become of a record that was to be kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kept {
+    /// It is in its place.
+    New,
+    /// Somebody else's record with the same results was there; that one stays.
+    Same,
+    /// Somebody else's record with other results was there; that one stays, this one is here.
+    Conflict(PathBuf),
+}
+
+/// Writes a record unless a finished one is there, and compares the two if so: the same trial has the
+/// same bits ([`TrialRecord::fingerprint`]), whoever ran it.
+///
+/// # Errors
+/// As [`write`].
+pub fn keep(dir: &Path, record: &TrialRecord) -> Result<Kept> {
+    if let Ok(first) = read(&path(dir, &record.id)?)
+        && !matches!(first.status, Status::Failed { .. })
+    {
+        if first.fingerprint() == record.fingerprint() {
+            return Ok(Kept::Same);
+        }
+        let name = format!("{}-{}", record.id, &record.fingerprint()[..8]);
+        let path = layout::file_of(dir, layout::CONFLICTS, &name, "json")?;
+        files::create_dir(&dir.join(layout::CONFLICTS))?;
+        files::write(&path, &sealed::to_bytes(&path, record)?)?;
+        return Ok(Kept::Conflict(path));
+    }
+    write(dir, record)?;
+    Ok(Kept::New)
 }
 
 /// Reads one record.
 ///
 /// # Errors
-/// [`Error::Io`], [`Error::Damaged`], [`Error::Schema`], [`Error::Misnamed`].
+/// [`Error::Io`], [`Error::Damaged`], [`Error::Checksum`], [`Error::Schema`], [`Error::Misnamed`].
 pub fn read(path: &Path) -> Result<TrialRecord> {
-    /// What every version of a record has: enough to tell an old file from a damaged one.
-    #[derive(Deserialize)]
-    struct Header {
-        schema: u32,
-    }
-
-    let bytes = fs::read(path).map_err(|error| Error::io(path, error))?;
-    let damaged = |source| Error::Damaged { path: path.to_owned(), source };
-    let header: Header = serde_json::from_slice(&bytes).map_err(damaged)?;
-    if header.schema != SCHEMA {
-        let path = path.to_owned();
-        return Err(Error::Schema { path, found: header.schema, expected: SCHEMA });
-    }
-    let record: TrialRecord = serde_json::from_slice(&bytes).map_err(damaged)?;
+    let record: TrialRecord = sealed::read(path, SCHEMA)?;
     if path.file_stem().is_none_or(|stem| stem != record.id.as_str()) {
         return Err(Error::Misnamed { path: path.to_owned(), id: record.id });
     }
     Ok(record)
+}
+
+/// Reads the record of a trial; `None` when there is none.
+///
+/// # Errors
+/// As [`read`].
+pub fn find(dir: &Path, id: &str) -> Result<Option<TrialRecord>> {
+    match read(&path(dir, id)?) {
+        Ok(record) => Ok(Some(record)),
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Ids of the records in a run's folder, sorted; none when there is no such folder.
@@ -88,38 +87,22 @@ pub fn read(path: &Path) -> Result<TrialRecord> {
 /// # Errors
 /// [`Error::Io`].
 pub fn ids(dir: &Path) -> Result<Vec<String>> {
-    let folder = trials_dir(dir);
-    let entries = match fs::read_dir(&folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(Error::io(&folder, error)),
-    };
-    let mut ids = Vec::new();
-    for entry in entries {
-        let name = entry.map_err(|error| Error::io(&folder, error))?.file_name();
-        // Files beside their place while being written start with a dot.
-        if let Some(id) = name.to_str().and_then(|name| name.strip_suffix(".json"))
-            && !id.starts_with('.')
-        {
-            ids.push(id.to_owned());
-        }
-    }
-    ids.sort_unstable();
-    Ok(ids)
+    files::stems(&dir.join(layout::TRIALS), "json")
 }
 
-/// Reads all records of a run's folder in a fixed order: first those in `order` (the experiment's
-/// order of trials) as far as they are there, then the others by id.
+/// Moves a file that cannot be read to `damaged/`, under a name that says what its bytes are, and
+/// returns where it is. Nothing is overwritten.
 ///
 /// # Errors
-/// As [`read`]: one damaged file stops the reading and is named.
-pub fn read_all(dir: &Path, order: &[String]) -> Result<Vec<TrialRecord>> {
-    let place: std::collections::HashMap<&str, usize> =
-        order.iter().enumerate().map(|(index, id)| (id.as_str(), index)).collect();
-    let mut ids = ids(dir)?;
-    // Stable: ids outside the order keep their sorted order at the end.
-    ids.sort_by_key(|id| place.get(id.as_str()).copied().unwrap_or(usize::MAX));
-    ids.iter().map(|id| read(&path(dir, id)?)).collect()
+/// [`Error::Io`].
+pub fn set_aside(dir: &Path, path: &Path) -> Result<PathBuf> {
+    let bytes = fs::read(path).map_err(|error| Error::io(path, error))?;
+    let folder = dir.join(layout::DAMAGED);
+    files::create_dir(&folder)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let target = folder.join(format!("{}-{name}", &canonical::hash_bytes(&bytes)[..8]));
+    fs::rename(path, &target).map_err(|error| Error::io(path, error))?;
+    Ok(target)
 }
 
 #[cfg(test)]
@@ -128,27 +111,23 @@ mod tests {
     use crate::testing;
 
     #[test]
-    fn records_come_back_in_the_order_of_the_experiment() {
+    fn records_come_back() {
         let dir = tempfile::tempdir().unwrap();
+        assert!(ids(dir.path()).unwrap().is_empty());
         let records = testing::sweep();
         for record in records.iter().rev() {
             write(dir.path(), record).unwrap();
         }
-        let order: Vec<String> = records.iter().map(|record| record.id.clone()).collect();
-        let read = read_all(dir.path(), &order).unwrap();
-        // NaN is not equal to itself; the text is.
-        assert_eq!(serde_json::to_string(&read).unwrap(), serde_json::to_string(&records).unwrap());
-
-        let read = read_all(dir.path(), &order[3..5]).unwrap();
-        let ids: Vec<&str> = read.iter().map(|record| record.id.as_str()).collect();
-        assert_eq!(ids[..2], [order[3].as_str(), order[4].as_str()]);
-        assert!(ids[2..].is_sorted() && ids.len() == records.len());
-    }
-
-    #[test]
-    fn a_folder_without_records_is_empty() {
-        let dir = tempfile::tempdir().unwrap();
-        assert!(read_all(dir.path(), &["a".to_owned()]).unwrap().is_empty());
+        for record in &records {
+            let read = find(dir.path(), &record.id).unwrap().unwrap();
+            // NaN is not equal to itself; the text is.
+            assert_eq!(
+                serde_json::to_string(&read).unwrap(),
+                serde_json::to_string(record).unwrap()
+            );
+        }
+        assert_eq!(ids(dir.path()).unwrap().len(), records.len());
+        assert!(find(dir.path(), "none").unwrap().is_none());
     }
 
     #[test]
@@ -157,8 +136,10 @@ mod tests {
         let record = testing::quality("gru", 50, 0, 0.1);
         write(dir.path(), &record).unwrap();
         write(dir.path(), &record).unwrap();
-        let names: Vec<_> =
-            fs::read_dir(trials_dir(dir.path())).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let names: Vec<_> = fs::read_dir(dir.path().join(layout::TRIALS))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
         assert_eq!(names, ["gru-50-0.json"]);
     }
 
@@ -169,26 +150,54 @@ mod tests {
         let whole = fs::read(&path).unwrap();
 
         fs::write(&path, &whole[..whole.len() / 2]).unwrap();
-        let error = read_all(dir.path(), &[]).unwrap_err();
+        let error = read(&path).unwrap_err();
         assert!(matches!(&error, Error::Damaged { path: named, .. } if *named == path));
         assert!(error.to_string().contains("gru-50-0.json"), "{error}");
 
-        fs::write(
-            &path,
-            String::from_utf8(whole.clone()).unwrap().replace("\"schema\":1", "\"schema\":9"),
-        )
-        .unwrap();
-        assert!(matches!(read(&path), Err(Error::Schema { found: 9, expected: SCHEMA, .. })));
+        let edited = String::from_utf8(whole.clone()).unwrap().replace("4609", "4608");
+        fs::write(&path, edited).unwrap();
+        assert!(matches!(read(&path), Err(Error::Checksum { .. })));
 
         let other = path.with_file_name("other.json");
         fs::write(&other, &whole).unwrap();
         assert!(matches!(read(&other), Err(Error::Misnamed { id, .. }) if id == "gru-50-0"));
+
+        let aside = set_aside(dir.path(), &path).unwrap();
+        assert!(aside.starts_with(dir.path().join(layout::DAMAGED)) && !path.exists());
     }
 
     #[test]
-    fn ids_cannot_leave_the_folder() {
-        for id in ["", "../x", "a/b", "a.json", "ä"] {
-            assert!(matches!(path(Path::new("d"), id), Err(Error::Id { .. })), "{id}");
-        }
+    fn a_newer_version_is_told_from_a_damaged_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut record = testing::quality("gru", 50, 0, 0.1);
+        record.schema = SCHEMA + 7;
+        let path = write(dir.path(), &record).unwrap();
+        let error = read(&path).unwrap_err();
+        assert!(matches!(error, Error::Schema { found, .. } if found == SCHEMA + 7));
+        assert!(error.to_string().contains("newer"), "{error}");
+    }
+
+    #[test]
+    fn a_second_finisher_is_compared_and_never_overwrites() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut record = testing::quality("gru", 50, 0, 0.1);
+        assert_eq!(keep(dir.path(), &record).unwrap(), Kept::New);
+        let first = fs::read(path(dir.path(), &record.id).unwrap()).unwrap();
+
+        record.timing.wall_s *= 2.0;
+        record.curve[1].seconds += 1.0;
+        assert_eq!(keep(dir.path(), &record).unwrap(), Kept::Same);
+
+        record.curve[1].train_loss += 1e-16;
+        let Kept::Conflict(second) = keep(dir.path(), &record).unwrap() else {
+            panic!("other bits are no conflict")
+        };
+        assert!(second.starts_with(dir.path().join(layout::CONFLICTS)) && second.exists());
+        assert_eq!(fs::read(path(dir.path(), &record.id).unwrap()).unwrap(), first);
+
+        let failed = testing::failed(testing::quality("lstm", 50, 0, 0.1));
+        assert_eq!(keep(dir.path(), &failed).unwrap(), Kept::New);
+        let finished = testing::quality("lstm", 50, 0, 0.1);
+        assert_eq!(keep(dir.path(), &finished).unwrap(), Kept::New, "a failure is replaced");
     }
 }

@@ -2,15 +2,15 @@
 //!
 //! Every table has one row for each thing measured; [`crate::columns`] documents the columns. The
 //! rows follow the order of the records, so equal records give equal bytes. Columns that depend on
-//! the clock stand at the end of `curves` and `throughput` and alone in `timings`.
+//! the clock stand in `throughput`, `curve_timings` and `timings` alone: the other tables are the same
+//! bytes in every run.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use polars::prelude::*;
 
 use crate::record::{BaselineValue, Better, Quality, Status, TrialRecord};
-use crate::{Error, Result, store};
+use crate::{Error, Result, files};
 
 /// All tables of a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +25,8 @@ pub struct Tables {
     pub throughput: DataFrame,
     /// One row for each trial and length it was evaluated at.
     pub lengths: DataFrame,
+    /// Clock times of learning curves, one row for each trial and evaluated step.
+    pub curve_timings: DataFrame,
     /// Clock times, one row for each trial.
     pub timings: DataFrame,
 }
@@ -44,6 +46,7 @@ impl Tables {
             gradients: table("gradients", gradients(records))?,
             throughput: table("throughput", throughput(records))?,
             lengths: table("lengths", lengths(records))?,
+            curve_timings: table("curve_timings", curve_timings(records))?,
             timings: table("timings", timings(records))?,
         })
     }
@@ -56,19 +59,18 @@ impl Tables {
             ("gradients", &self.gradients),
             ("throughput", &self.throughput),
             ("lengths", &self.lengths),
+            ("curve_timings", &self.curve_timings),
             ("timings", &self.timings),
         ]
         .into_iter()
     }
 
-    /// Writes every table as `NAME.csv` and `NAME.parquet` into `dir`, each file all or nothing,
-    /// and returns the paths.
+    /// Every table as `NAME.csv` and `NAME.parquet` in `dir`: paths and bytes.
     ///
     /// # Errors
-    /// [`Error::Table`], [`Error::Io`].
-    pub fn write(&self, dir: &Path) -> Result<Vec<PathBuf>> {
-        fs::create_dir_all(dir).map_err(|error| Error::io(dir, error))?;
-        let mut paths = Vec::new();
+    /// [`Error::Table`].
+    pub fn files(&self, dir: &Path) -> Result<Vec<(PathBuf, Vec<u8>)>> {
+        let mut all = Vec::new();
         for (name, frame) in self.iter() {
             let mut frame = frame.clone();
             let encoding =
@@ -78,12 +80,23 @@ impl Tables {
             let mut parquet = Vec::new();
             ParquetWriter::new(&mut parquet).finish(&mut frame).map_err(encoding)?;
             for (extension, bytes) in [("csv", csv), ("parquet", parquet)] {
-                let path = dir.join(format!("{name}.{extension}"));
-                store::write_bytes(&path, &bytes)?;
-                paths.push(path);
+                all.push((dir.join(format!("{name}.{extension}")), bytes));
             }
         }
-        Ok(paths)
+        Ok(all)
+    }
+
+    /// Writes the [`files`](Self::files), each all or nothing, and returns the paths.
+    ///
+    /// # Errors
+    /// [`Error::Table`], [`Error::Io`].
+    pub fn write(&self, dir: &Path) -> Result<Vec<PathBuf>> {
+        files::create_dir(dir)?;
+        let write = |(path, bytes): (PathBuf, Vec<u8>)| {
+            files::write(&path, &bytes)?;
+            Ok(path)
+        };
+        self.files(dir)?.into_iter().map(write).collect()
     }
 }
 
@@ -204,8 +217,17 @@ fn curves(records: &[TrialRecord]) -> PolarsResult<DataFrame> {
         column("validation_loss", &rows, |(_, point)| point.validation_loss),
         column("learning_rate", &rows, |(_, point)| point.learning_rate),
         column("gradient_norm", &rows, |(_, point)| point.gradient_norm),
-        column("seconds", &rows, |(_, point)| point.seconds),
     ]);
+    frame(rows.len(), columns)
+}
+
+fn curve_timings(records: &[TrialRecord]) -> PolarsResult<DataFrame> {
+    let rows = flattened(records, |record| &record.curve);
+    let columns = vec![
+        column("trial", &rows, |(record, _)| record.id.clone()),
+        column("step", &rows, |(_, point)| point.step),
+        column("seconds", &rows, |(_, point)| point.seconds),
+    ];
     frame(rows.len(), columns)
 }
 
@@ -264,6 +286,7 @@ fn timings(records: &[TrialRecord]) -> PolarsResult<DataFrame> {
         column("wall_s", records, |record| record.timing.wall_s),
         column("train_s", records, |record| record.timing.train_s),
         column("seconds_to_threshold", records, |record| record.timing.seconds_to_threshold),
+        column("environment", records, |record| record.timing.environment.clone()),
     ];
     frame(records.len(), columns)
 }
@@ -309,7 +332,7 @@ mod tests {
     fn rows_are_counted_and_missing_values_are_null() {
         let tables = Tables::from_records(&records()).unwrap();
         let heights: Vec<_> = tables.iter().map(|(_, frame)| frame.height()).collect();
-        assert_eq!(heights, [19, 17 * 3, 7, 1, 17, 19]);
+        assert_eq!(heights, [19, 17 * 3, 7, 1, 17, 17 * 3, 19]);
         let trials = &tables.trials;
         assert_eq!(trials.column("test").unwrap().null_count(), 2);
         assert_eq!(trials.column("message").unwrap().null_count(), 18);
@@ -324,16 +347,16 @@ mod tests {
         let tables = Tables::from_records(&records()).unwrap();
         let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
         let written = dirs.each_ref().map(|dir| tables.write(dir.path()).unwrap());
-        assert_eq!(written[0].len(), 12);
+        assert_eq!(written[0].len(), 14);
         for (a, b) in written[0].iter().zip(&written[1]) {
-            assert_eq!(fs::read(a).unwrap(), fs::read(b).unwrap(), "{}", a.display());
+            assert_eq!(std::fs::read(a).unwrap(), std::fs::read(b).unwrap(), "{}", a.display());
         }
         for (name, frame) in tables.iter() {
-            let file = fs::File::open(dirs[0].path().join(format!("{name}.parquet"))).unwrap();
+            let file = std::fs::File::open(dirs[0].path().join(format!("{name}.parquet"))).unwrap();
             let back = ParquetReader::new(file).finish().unwrap();
             assert!(back.equals_missing(frame), "{name}");
         }
-        let csv = fs::read_to_string(dirs[0].path().join("trials.csv")).unwrap();
+        let csv = std::fs::read_to_string(dirs[0].path().join("trials.csv")).unwrap();
         assert!(csv.contains(r#""out of memory, ""8 GB""""#), "{csv}");
         assert!(csv.contains(",NaN,"), "a diverged metric keeps its value");
     }

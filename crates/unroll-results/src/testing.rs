@@ -60,8 +60,14 @@ pub(crate) fn quality(series: &str, length: usize, seed: u64, test: f64) -> Tria
         curve: [0, 10, 20].map(point).into(),
         other_lengths: vec![LengthEvaluation { length: 2 * length, value: 2.0 * test, loss: test }],
         gradient: Vec::new(),
+        trace: Some(Trace { every: 10, weights: vec!["0f".into(), "1e".into()] }),
         throughput: Vec::new(),
-        timing: Timing { wall_s: 3.0, train_s: 2.0, seconds_to_threshold: None },
+        timing: Timing {
+            wall_s: 3.0,
+            train_s: 2.0,
+            seconds_to_threshold: None,
+            environment: "e0".into(),
+        },
     }
 }
 
@@ -71,6 +77,7 @@ pub(crate) fn failed(mut record: TrialRecord) -> TrialRecord {
     record.quality = None;
     record.cost = None;
     record.curve.clear();
+    record.trace = None;
     record.other_lengths.clear();
     record
 }
@@ -95,6 +102,7 @@ pub(crate) fn measured(series: &str, length: usize, seed: u64, device: &str) -> 
     record.cell.device = device.into();
     record.quality = None;
     record.curve.clear();
+    record.trace = None;
     record.other_lengths.clear();
     record.gradient = (0..=length)
         .map(|distance| {
@@ -137,4 +145,26 @@ pub(crate) fn sweep() -> Vec<TrialRecord> {
     records[1] = diverged(records[1].clone(), 7);
     records[2] = failed(records[2].clone());
     records
+}
+
+/// An environment.
+pub(crate) fn environment() -> crate::Environment {
+    crate::Environment {
+        schema: crate::environment::SCHEMA,
+        unroll: "0.1.0".into(),
+        commit: Some("0123456789abcdef".into()),
+        dirty: false,
+        sources: "5".into(),
+        lock: "6".into(),
+        rustc: "rustc 1.95.0".into(),
+        target: "x86_64-linux".into(),
+        target_features: "sse2".into(),
+        instruction_set: "avx512".into(),
+        cpu: Some("A processor".into()),
+        cores: 2,
+        threads: 1,
+        cuda: false,
+        gpus: Vec::new(),
+        driver: None,
+    }
 }

@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 use unroll_core::weights::{TensorFile, export, import};
 
 use crate::train::Done;
-use crate::{CurvePoint, Error, Optimizer, OptimizerState, Result, TrainConfig, Trainer};
+use crate::{
+    CurvePoint, Error, Optimizer, OptimizerState, Result, TrainConfig, Trainer, WeightTrace,
+};
 
 const METADATA: &str = "run";
 const MODEL: &str = "model.";
@@ -38,6 +40,7 @@ struct Run {
     config: TrainConfig,
     optimizer_steps: u64,
     done: Done,
+    trace: WeightTrace,
 }
 
 impl Checkpoint {
@@ -118,6 +121,7 @@ impl Trainer<'_> {
                 config: self.config.clone(),
                 optimizer_steps: self.optimizer.steps(),
                 done: self.done.clone(),
+                trace: self.trace.clone(),
             },
         })
     }
@@ -152,6 +156,7 @@ impl Trainer<'_> {
         self.optimizer = optimizer;
         self.curve.clone_from(&checkpoint.curve);
         self.done = run.done.clone();
+        self.trace = run.trace.clone();
         Ok(())
     }
 }

@@ -44,5 +44,6 @@ pub use model::{InputLayer, TaskModel, TaskShape, body_input_size, model_cost};
 pub use optim::{Optimizer, OptimizerKind, OptimizerState};
 pub use schedule::{Schedule, ScheduleKind};
 pub use train::{
-    CurvePoint, Ending, Observer, Progress, ThresholdReached, TrainOutcome, Trainer, train,
+    CurvePoint, Ending, Observer, Progress, ThresholdReached, TrainOutcome, Trainer, WeightTrace,
+    train,
 };

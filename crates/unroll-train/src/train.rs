@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use candle_core::DType;
 use serde::{Deserialize, Serialize};
+use unroll_core::weights::export;
 use unroll_core::{Mode, Stream};
 use unroll_tasks::{Batch, Split, Task};
 
@@ -77,6 +78,19 @@ pub struct TrainOutcome {
     pub curve: Vec<CurvePoint>,
     /// When the threshold was reached first, if ever.
     pub threshold: Option<ThresholdReached>,
+    /// Hashes of the weights on the way.
+    pub trace: WeightTrace,
+}
+
+/// Hashes of the weights at equal distances of training steps. Two runs that should be the same part
+/// before the first hash that differs.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct WeightTrace {
+    /// Training steps between two hashes: each run has at most 256.
+    pub every: u64,
+    /// After `every`, `2 * every`, ... steps: the first 16 hexadecimal digits of BLAKE3 over all weights
+    /// as a safetensors file.
+    pub hashes: Vec<String>,
 }
 
 /// Where a run stands, for observers.
@@ -140,6 +154,7 @@ pub struct Trainer<'a> {
     pub(crate) optimizer: Optimizer,
     pub(crate) curve: Vec<CurvePoint>,
     pub(crate) done: Done,
+    pub(crate) trace: WeightTrace,
     threshold: Option<f64>,
     validation: Vec<Batch>,
     dropout: Stream,
@@ -159,6 +174,7 @@ impl<'a> Trainer<'a> {
             optimizer: Optimizer::new(config, model.parameters())?,
             curve: Vec::new(),
             done: Done::default(),
+            trace: WeightTrace { every: config.steps.div_ceil(256), hashes: Vec::new() },
             threshold: config.threshold.or(task.solved_at()),
             validation: task.evaluation(Split::Validation, config.eval_batch_size),
             dropout: Stream::new(model.seed(), "train/dropout"),
@@ -221,6 +237,7 @@ impl<'a> Trainer<'a> {
             seconds: self.done.seconds,
             curve: self.curve.clone(),
             threshold: self.done.threshold,
+            trace: self.trace.clone(),
         })
     }
 
@@ -248,6 +265,10 @@ impl<'a> Trainer<'a> {
         self.done.norm_sum += norm;
         self.done.steps_since_point += 1;
         self.done.seconds += start.elapsed().as_secs_f64();
+        if self.done.step.is_multiple_of(self.trace.every) {
+            let weights = export(self.model.parameters()).to_bytes()?;
+            self.trace.hashes.push(blake3::hash(&weights).to_hex()[..16].to_owned());
+        }
         Ok(Some(loss))
     }
 

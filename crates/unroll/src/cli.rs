@@ -1,8 +1,11 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::run::Shard;
 
 /// Compare sequence architectures - fairly, fast and reproducibly.
 #[derive(Debug, Parser)]
@@ -25,9 +28,27 @@ pub enum Command {
     /// Show the trials of an experiment and which of them are done
     #[command(after_help = "Example:\n  unroll plan experiments/quickstart.toml")]
     Plan(PlanArgs),
+    /// Show where the run of a result folder stands, also while it runs
+    #[command(after_help = "Example:\n  unroll status results/quickstart --json")]
+    Status(StatusArgs),
+    /// Bring the shards of a run together
+    #[command(after_help = "Example:\n  unroll run FILE --shard 1/2 --out a\n  \
+        unroll run FILE --shard 2/2 --out b\n  unroll merge a b --out results/whole")]
+    Merge(MergeArgs),
     /// Make tables, plots and the report again from the trials of a result folder
     #[command(after_help = "Example:\n  unroll report results/quickstart")]
     Report(ReportArgs),
+    /// Run trials of a result folder again and compare them bit for bit
+    #[command(after_help = "Example:\n  unroll replay results/quickstart\n  \
+        unroll replay results/quickstart 3fa8\n\n\
+        Exit code 5 when a trial gives other results.")]
+    Replay(ReplayArgs),
+    /// Check hashes, schemas and completeness of a result folder
+    #[command(after_help = "Example:\n  unroll verify results/quickstart\n\n\
+        Exit code 1 when something is wrong, 7 when trials are missing.")]
+    Verify(VerifyArgs),
+    /// Submit an experiment to a cluster
+    Submit(SubmitArgs),
     /// Run one model with given weights and inputs (safetensors under PyTorch's names)
     #[command(after_help = "Example:\n  unroll eval --arch lstm --weights lstm.safetensors \
         --input lstm.safetensors --output y.safetensors --grad --dtype f64")]
@@ -56,9 +77,18 @@ pub struct RunArgs {
     /// Trials at the same time
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub jobs: u32,
+    /// Run one of N parts of the experiment, which are about equally long; see `unroll merge`
+    #[arg(long, value_name = "I/N")]
+    pub shard: Option<Shard>,
     /// Result folder [default: results/NAME]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// Run trials again that failed in an earlier run
+    #[arg(long)]
+    pub retry: Option<RetryArg>,
+    /// Seconds between two checkpoints of a trial
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    pub checkpoint_every: Duration,
     /// End the run at the first failed trial
     #[arg(long, conflicts_with = "keep_going")]
     pub fail_fast: bool,
@@ -68,6 +98,122 @@ pub struct RunArgs {
     /// Print the outcome as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Seconds on the command line.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().map_err(|error| error.to_string())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+/// Trials that run again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RetryArg {
+    /// Those that failed
+    Failed,
+}
+
+/// Options of `unroll status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Result folder
+    pub dir: PathBuf,
+    /// Print as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `unroll merge`.
+#[derive(Debug, Args)]
+pub struct MergeArgs {
+    /// Result folders of the shards
+    #[arg(required = true)]
+    pub dirs: Vec<PathBuf>,
+    /// Result folder to bring them together in
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Print as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `unroll replay`.
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// Result folder
+    pub dir: PathBuf,
+    /// Beginning of a trial's id [default: all trials]
+    pub trial: Option<String>,
+    /// Threads [default: all cores]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub threads: Option<u32>,
+    /// Print as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `unroll verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Result folder
+    pub dir: PathBuf,
+    /// Print as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `unroll submit`.
+#[derive(Debug, Args)]
+pub struct SubmitArgs {
+    /// Where to
+    #[command(subcommand)]
+    pub command: SubmitCommand,
+}
+
+/// What `unroll submit` submits to.
+#[derive(Debug, Subcommand)]
+pub enum SubmitCommand {
+    /// A Slurm job array over shards, and a job that merges them
+    #[command(after_help = "Example:\n  unroll submit slurm experiments/adding_lengths.toml \
+        --tasks 8 --time 02:00:00 --sbatch=--partition=cpu --print")]
+    Slurm(SlurmArgs),
+}
+
+/// Options of `unroll submit slurm`.
+#[derive(Debug, Args)]
+pub struct SlurmArgs {
+    /// Experiment file
+    pub file: PathBuf,
+    /// Change a setting: a dotted path and a TOML value
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Device for all trials, over the file's: cpu, cuda or cuda:N
+    #[arg(long)]
+    pub device: Option<String>,
+    /// Result folder, on a file system that all nodes see [default: results/NAME]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Tasks of the array; each runs the trials of one shard
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    pub tasks: u32,
+    /// Tasks at the same time [default: as many as Slurm grants]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub at_once: Option<u32>,
+    /// Time limit of a task; one that needs more goes on in the next
+    #[arg(long, default_value = "04:00:00")]
+    pub time: String,
+    /// Cores of a task
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub cpus: u32,
+    /// Run trials again that failed in an earlier run
+    #[arg(long)]
+    pub retry: Option<RetryArg>,
+    /// A further option of sbatch, such as --sbatch=--partition=gpu
+    #[arg(long, allow_hyphen_values = true)]
+    pub sbatch: Vec<String>,
+    /// Only print the job scripts
+    #[arg(long)]
+    pub print: bool,
 }
 
 /// Options of `unroll plan`.

@@ -4,37 +4,26 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use clap::Parser;
 use miette::{IntoDiagnostic, WrapErr, miette};
 use serde_json::{Map, Value, json};
 use unroll_core::Form;
 use unroll_core::weights::TensorFile;
+use unroll_results::compare::Difference;
+use unroll_results::run_folder::{self, State};
+use unroll_results::{Manifest, files};
 
 use crate::cli::{
-    BenchCommand, Cli, Command, EvalArgs, LayerArgs, ListArgs, ModeArg, PlanArgs, ReportArgs,
-    RunArgs,
+    BenchCommand, Cli, Command, EvalArgs, LayerArgs, ListArgs, MergeArgs, ModeArg, PlanArgs,
+    ReplayArgs, ReportArgs, RetryArg, RunArgs, SlurmArgs, StatusArgs, SubmitCommand, VerifyArgs,
 };
-use crate::environment;
-use crate::experiment::Plan;
+use crate::experiment::{Plan, Trial};
 use crate::progress::{Display, Progress, Silent};
-use crate::run::{self, RunOptions};
-use crate::{bench, device, eval, list, report};
-
-/// Exit codes of the program.
-pub mod exit {
-    /// All went well.
-    pub const OK: u8 = 0;
-    /// A trial failed, or the program did.
-    pub const FAILURE: u8 = 1;
-    /// The command, a file or a setting is wrong.
-    pub const USAGE: u8 = 2;
-    /// Trials are missing.
-    pub const INCOMPLETE: u8 = 7;
-    /// Interrupted: the same command goes on.
-    pub const INTERRUPTED: u8 = 75;
-}
+use crate::replay::{self, ReplayError, Replayed, Verdict};
+use crate::run::{self, RunError, RunOptions, RunOutcome};
+use crate::{bench, device, environment, eval, exit, list, report, slurm};
 
 /// What ends a command early: the exit code and what to print.
 struct Failure(u8, miette::Report);
@@ -88,6 +77,13 @@ fn dispatch(cli: Cli) -> Outcome {
     match cli.command {
         Command::Run(args) => run_experiment(&args),
         Command::Plan(args) => plan(&args),
+        Command::Status(args) => status(&args),
+        Command::Merge(args) => merge(&args),
+        Command::Replay(args) => replay(&args),
+        Command::Verify(args) => verify(&args),
+        Command::Submit(args) => match args.command {
+            SubmitCommand::Slurm(args) => submit_slurm(&args),
+        },
         Command::Report(args) => make_report(&args),
         Command::Eval(args) => evaluate(&args),
         Command::Bench(args) => match args.command {
@@ -122,12 +118,34 @@ fn output_folder(plan: &Plan, out: Option<&PathBuf>) -> PathBuf {
 
 /// The command as the user typed it, the program by its name alone.
 fn command_line() -> String {
-    let quote = |text: String| {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,".contains(c);
-        if text.chars().all(plain) { text } else { format!("'{text}'") }
-    };
-    let arguments = std::env::args().skip(1).map(quote);
+    let arguments = std::env::args().skip(1).map(|argument| slurm::quote(&argument));
     ["unroll".to_owned()].into_iter().chain(arguments).collect::<Vec<_>>().join(" ")
+}
+
+/// A flag that signals set: the first asks to stop in order, a second one ends the program at once.
+/// Finished trials are safe either way.
+fn interrupt_flag() -> Result<Arc<AtomicBool>, Failure> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+    let flag = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGUSR1, SIGHUP] {
+        let code = i32::from(exit::INTERRUPTED);
+        // In this order: the flag is looked at before it is set.
+        signal_hook::flag::register_conditional_shutdown(signal, code, Arc::clone(&flag))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&flag)))
+            .into_diagnostic()
+            .failure()?;
+    }
+    Ok(flag)
+}
+
+fn run_failure(error: RunError) -> Failure {
+    let code = match &error {
+        RunError::Conflict { .. } | RunError::Results(unroll_results::Error::Schema { .. }) => {
+            exit::CONFLICT
+        }
+        _ => exit::FAILURE,
+    };
+    Failure(code, into_report(error))
 }
 
 fn run_experiment(args: &RunArgs) -> Outcome {
@@ -140,85 +158,94 @@ fn run_experiment(args: &RunArgs) -> Outcome {
         out: output_folder(&plan, args.out.as_ref()),
         jobs,
         threads,
+        shard: args.shard,
+        retry_failed: args.retry == Some(RetryArg::Failed),
         fail_fast: args.fail_fast,
+        checkpoint_every: args.checkpoint_every,
         command: command_line(),
     };
+    let interrupt = interrupt_flag()?;
 
-    let interrupt = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&interrupt);
-    ctrlc::set_handler(move || {
-        // The second time the user means it.
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(i32::from(exit::INTERRUPTED));
-        }
-    })
-    .into_diagnostic()
-    .failure()?;
-
-    let done = run::finished(&plan, &options.out).map_err(into_report).failure()?;
-    let left = plan.trials.iter().filter(|trial| !done.contains_key(&trial.id));
-    let display = Display::new(left, done.len());
+    let all: Vec<&Trial> = plan.trials.iter().collect();
+    let states = run::states(&options.out, &all).map_err(run_failure)?;
+    let done = states.iter().filter(|state| state.is_done()).count();
+    let left = plan.trials.iter().zip(&states).filter(|(_, state)| !state.is_done());
+    let display = Display::new(left.map(|(trial, _)| trial), done);
     let progress: &dyn Progress = if args.json { &Silent } else { &display };
     let outcome = run::run(&plan, &options, progress, &interrupt);
     display.close();
-    let outcome = outcome.map_err(into_report).failure()?;
+    let outcome = outcome.map_err(run_failure)?;
 
     // What is finished is usable, however the run ended.
-    let written = report::write(&options.out, &report::Source::Plan(&plan)).failure()?;
+    let written = report::write(&options.out).failure()?;
     if args.json {
         let mut value = serde_json::to_value(&outcome).into_diagnostic().failure()?;
+        value["missing"] = outcome.missing().into();
         value["out"] = options.out.display().to_string().into();
         value["summary"] = written.summary;
         print_json(&value)?;
     } else {
         print(&written.terminal)?;
-        let missing = outcome.planned - outcome.reused - outcome.ran;
-        let mut line = format!("{} of {} trials", outcome.planned - missing, outcome.planned);
-        for (count, what) in [
-            (outcome.reused, "from before"),
-            (outcome.diverged, "diverged"),
-            (outcome.failed, "failed"),
-        ] {
-            if count > 0 {
-                line.push_str(&format!(", {count} {what}"));
-            }
-        }
-        let out = options.out.display();
-        print(&format!(
-            "\n{line}. Report: {out}/REPORT.md, tables: {out}/tables, plots: {out}/plots\n"
-        ))?;
+        print(&run_summary(&outcome, &options))?;
         if outcome.interrupted {
             eprintln!("Interrupted: the same command goes on from here.");
         }
+        if outcome.failed > 0 {
+            eprintln!("`--retry failed` runs the trials again that failed.");
+        }
     }
-    Ok(match (outcome.interrupted, outcome.failed) {
-        (true, _) => exit::INTERRUPTED,
-        (false, 0) => exit::OK,
-        _ => exit::FAILURE,
-    })
+    Ok(outcome.exit_code())
+}
+
+fn run_summary(outcome: &RunOutcome, options: &RunOptions) -> String {
+    let mut line = format!("{} of {} trials", outcome.reused + outcome.ran, outcome.selected);
+    if let Some(shard) = options.shard {
+        line.push_str(&format!(" of shard {shard} ({} in all)", outcome.planned));
+    }
+    for (count, what) in [
+        (outcome.reused, "from before"),
+        (outcome.diverged, "diverged"),
+        (outcome.failed, "failed"),
+        (outcome.conflicts, "with other bits than before"),
+    ] {
+        if count > 0 {
+            line.push_str(&format!(", {count} {what}"));
+        }
+    }
+    let out = options.out.display();
+    format!("\n{line}. Report: {out}/REPORT.md, tables: {out}/tables, plots: {out}/plots\n")
 }
 
 fn plan(args: &PlanArgs) -> Outcome {
     let plan = read_plan(&args.file, &args.set, args.device.as_deref())?;
     let out = output_folder(&plan, args.out.as_ref());
-    let done = run::finished(&plan, &out).map_err(into_report).failure()?;
+    let trials: Vec<&Trial> = plan.trials.iter().collect();
+    let states = run::states(&out, &trials).map_err(run_failure)?;
     if args.json {
         let trials: Vec<Value> = plan
             .trials
             .iter()
-            .map(|trial| {
-                let done = done.contains_key(&trial.id);
-                json!({"id": trial.id, "done": done, "device": trial.device, "spec": trial.spec})
+            .zip(&states)
+            .map(|(trial, state)| {
+                json!({
+                    "id": trial.id,
+                    "done": state.is_done(),
+                    "state": state,
+                    "device": trial.device,
+                    "spec": trial.spec,
+                })
             })
             .collect();
-        print_json(&json!({"experiment": plan.experiment.name, "trials": trials}))?;
+        let manifest = plan.manifest().id;
+        let name = &plan.experiment.name;
+        print_json(&json!({"experiment": name, "manifest": manifest, "trials": trials}))?;
         return Ok(exit::OK);
     }
     let mut table = comfy_table::Table::new();
     table.set_header([
         "id", "what", "series", "task", "length", "seed", "hidden", "params", "state",
     ]);
-    for trial in &plan.trials {
+    for (trial, state) in plan.trials.iter().zip(&states) {
         let cell = &trial.cell;
         table.add_row([
             trial.id[..8].to_owned(),
@@ -228,16 +255,308 @@ fn plan(args: &PlanArgs) -> Outcome {
             cell.length.to_string(),
             cell.seed.to_string(),
             cell.hidden_size.to_string(),
-            trial.cost.parameters.to_string(),
-            if done.contains_key(&trial.id) { "done" } else { "missing" }.to_owned(),
+            trial.parameters.to_string(),
+            state.name().to_owned(),
         ]);
     }
-    print(&format!("{table}\n\n{} trials, {} done\n", plan.trials.len(), done.len()))?;
+    print(&format!("{table}\n\n{}\n", counts(&states)))?;
     Ok(exit::OK)
 }
 
+/// `12 trials: 8 finished, 4 missing`.
+fn counts(states: &[State]) -> String {
+    let counted: Vec<String> = State::ALL
+        .into_iter()
+        .map(|state| (states.iter().filter(|s| **s == state).count(), state))
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, state)| format!("{count} {}", state.name()))
+        .collect();
+    format!("{} trials: {}", states.len(), counted.join(", "))
+}
+
+fn status(args: &StatusArgs) -> Outcome {
+    let manifest = Manifest::read(&args.dir).map_err(results_failure)?;
+    let ids = manifest.trials.iter().map(|trial| trial.id.clone());
+    let states = run_folder::states(&args.dir, ids).map_err(results_failure)?;
+    let plain: Vec<State> = states.iter().map(|trial| trial.state).collect();
+    let weight = |done: bool| -> f64 {
+        let trials = manifest.trials.iter().zip(&plain);
+        trials.filter(|(_, s)| s.is_done() == done).map(|(t, _)| t.weight).sum()
+    };
+    let share = weight(true) / (weight(true) + weight(false)).max(f64::MIN_POSITIVE);
+    if args.json {
+        let counts: Map<String, Value> = State::ALL
+            .into_iter()
+            .map(|state| {
+                (state.name().to_owned(), plain.iter().filter(|s| **s == state).count().into())
+            })
+            .collect();
+        print_json(&json!({
+            "experiment": manifest.experiment,
+            "manifest": manifest.id,
+            "planned": plain.len(),
+            "counts": counts,
+            "work_done": share,
+            "trials": states,
+        }))?;
+    } else {
+        let mut text = format!("{}: {}", manifest.experiment, counts(&plain));
+        text.push_str(&format!("; {:.0} % of the counted work done\n", 100.0 * share));
+        for (trial, state) in manifest.trials.iter().zip(&states) {
+            let cell = &trial.cell;
+            let what = match state.state {
+                State::Running => {
+                    let owner = state.owner.as_ref();
+                    let owner = owner.map(|o| format!(" on {} (process {})", o.host, o.pid));
+                    let beat = state.progress.filter(|beat| beat.total > 0);
+                    let far = beat.map(|b| format!(", step {} of {}", b.done, b.total));
+                    format!("running{}{}", owner.unwrap_or_default(), far.unwrap_or_default())
+                }
+                State::Failed | State::Damaged | State::Diverged => {
+                    let message = state.message.as_deref().unwrap_or_default();
+                    format!("{}: {message}", state.state.name())
+                }
+                State::Paused => "paused: the next run goes on from its checkpoint".to_owned(),
+                State::Finished | State::Missing => continue,
+            };
+            text.push_str(&format!(
+                "  {}  {} {} {} T={} seed {}  {what}\n",
+                &trial.id[..8],
+                trial.kind.name(),
+                cell.series,
+                cell.task,
+                cell.length,
+                cell.seed,
+            ));
+        }
+        print(&text)?;
+    }
+    let failed = plain.iter().any(|state| matches!(state, State::Failed | State::Damaged));
+    Ok(match (plain.iter().all(|state| state.is_done()), failed) {
+        (true, _) => exit::OK,
+        (false, true) => exit::FAILURE,
+        (false, false) => exit::INCOMPLETE,
+    })
+}
+
+fn results_failure(error: unroll_results::Error) -> Failure {
+    use unroll_results::Error;
+    let code = match &error {
+        Error::Manifests { .. } | Error::Schema { .. } => exit::CONFLICT,
+        Error::NoFolder { .. } => exit::USAGE,
+        _ => exit::FAILURE,
+    };
+    Failure(code, into_report(error))
+}
+
+fn merge(args: &MergeArgs) -> Outcome {
+    let merged = run_folder::merge(&args.dirs, &args.out).map_err(results_failure)?;
+    let written = report::write(&args.out).failure()?;
+    if args.json {
+        print_json(&serde_json::to_value(&merged).into_diagnostic().failure()?)?;
+    } else {
+        print(&written.terminal)?;
+        let out = args.out.display();
+        print(&format!("\n{} of {} trials in {out}\n", merged.records, merged.planned))?;
+        for trial in &merged.missing {
+            let cell = &trial.cell;
+            eprintln!(
+                "missing: {} {} {} {} T={} seed {}",
+                &trial.id[..8],
+                trial.kind.name(),
+                cell.series,
+                cell.task,
+                cell.length,
+                cell.seed
+            );
+        }
+        for trial in &merged.conflicts {
+            eprintln!("trial {trial} has different bits in different folders: see {out}/conflicts");
+        }
+    }
+    Ok(match (merged.conflicts.len(), merged.missing.len()) {
+        (1.., _) => exit::MISMATCH,
+        (_, 1..) => exit::INCOMPLETE,
+        _ => exit::OK,
+    })
+}
+
+fn replay(args: &ReplayArgs) -> Outcome {
+    let replay_failure = |error: ReplayError| match error {
+        ReplayError::Results(error) => results_failure(error),
+        other => Failure(exit::USAGE, into_report(other)),
+    };
+    let trials = replay::select(&args.dir, args.trial.as_deref()).map_err(replay_failure)?;
+    if trials.is_empty() {
+        return Err(Failure(exit::USAGE, miette!("{} has no results yet", args.dir.display())));
+    }
+    let threads = args.threads.map_or_else(environment::cores, |threads| threads as usize);
+    let pool = thread_pool(threads)?;
+    let interrupt = interrupt_flag()?;
+    let display = Display::new(trials.iter().map(|(trial, _)| trial), 0);
+    let progress: &dyn Progress = if args.json { &Silent } else { &display };
+    let mut all = Vec::new();
+    for (trial, record) in &trials {
+        let replayed = pool.install(|| {
+            replay::replay(&args.dir, trial, record, progress, &interrupt).map_err(replay_failure)
+        });
+        let replayed = match replayed {
+            Ok(replayed) => replayed,
+            Err(error) => {
+                display.close();
+                return Err(error);
+            }
+        };
+        let stop = matches!(replayed.verdict, Verdict::Interrupted);
+        all.push(replayed);
+        if stop {
+            break;
+        }
+    }
+    display.close();
+    let count = |wanted: fn(&Verdict) -> bool| all.iter().filter(|r| wanted(&r.verdict)).count();
+    let different = count(|verdict| matches!(verdict, Verdict::Different { .. }));
+    if args.json {
+        print_json(&serde_json::to_value(&all).into_diagnostic().failure()?)?;
+    } else {
+        let text: String = all.iter().map(replay_line).collect();
+        let same = count(|verdict| matches!(verdict, Verdict::Same));
+        let close = count(|verdict| matches!(verdict, Verdict::Close { .. }));
+        print(&format!(
+            "{text}{} of {} trials replayed: {same} the same to the bit, {close} within tolerance, \
+             {different} different\n",
+            all.len(),
+            trials.len()
+        ))?;
+    }
+    Ok(match (count(|verdict| matches!(verdict, Verdict::Interrupted)), different) {
+        (_, 1..) => exit::MISMATCH,
+        (1.., _) => exit::INTERRUPTED,
+        _ => exit::OK,
+    })
+}
+
+/// What is said about a replayed trial: nothing when it is the same to the bit.
+fn replay_line(replayed: &Replayed) -> String {
+    const SHOWN: usize = 8;
+    let name = format!("{} {}", &replayed.trial[..8], replayed.name);
+    match &replayed.verdict {
+        Verdict::Same => String::new(),
+        Verdict::Interrupted => format!("{name}: interrupted\n"),
+        Verdict::Close { because, untrained, trained } => format!(
+            "{name}: within tolerance; {because}. Largest relative difference before training \
+             {untrained:.1e} (allowed {:.0e}), after training {trained:.1e} (allowed {:.0e})\n",
+            replay::UNTRAINED,
+            replay::TRAINED
+        ),
+        Verdict::Different { because, divergence, differences } => {
+            let mut text = format!("{name}: DIFFERENT\n");
+            if let Some(because) = because {
+                text.push_str(&format!("  beyond the tolerance, although {because}\n"));
+            }
+            if let Some(parted) = divergence {
+                text.push_str(&format!(
+                    "  the weights part at training step {} (after {} steps they were the same)\n",
+                    parted.first_different, parted.last_equal
+                ));
+            }
+            for Difference { at, recorded, replayed } in differences.iter().take(SHOWN) {
+                text.push_str(&format!("  {at}: recorded {recorded}, now {replayed}\n"));
+            }
+            if differences.len() > SHOWN {
+                text.push_str(&format!("  and {} more\n", differences.len() - SHOWN));
+            }
+            text
+        }
+    }
+}
+
+fn verify(args: &VerifyArgs) -> Outcome {
+    let verified = run_folder::verify(&args.dir).map_err(results_failure)?;
+    if args.json {
+        print_json(&serde_json::to_value(&verified).into_diagnostic().failure()?)?;
+    } else {
+        let mut text = String::new();
+        for problem in &verified.problems {
+            text.push_str(&format!("PROBLEM  {problem}\n"));
+        }
+        for note in &verified.notes {
+            text.push_str(&format!("note     {note}\n"));
+        }
+        text.push_str(&format!(
+            "{} of {} trials have records ({} failed, {} missing); {} records of other trials; {} \
+             {}; {} problems\n",
+            verified.records,
+            verified.planned,
+            verified.failed,
+            verified.missing,
+            verified.others,
+            verified.environments,
+            if verified.environments == 1 { "environment" } else { "environments" },
+            verified.problems.len()
+        ));
+        print(&text)?;
+    }
+    Ok(match (verified.problems.len(), verified.missing) {
+        (1.., _) => exit::FAILURE,
+        (_, 1..) => exit::INCOMPLETE,
+        _ => exit::OK,
+    })
+}
+
+fn submit_slurm(args: &SlurmArgs) -> Outcome {
+    // Everything that is wrong with the experiment shows here and not in a job's log.
+    let plan = read_plan(&args.file, &args.set, args.device.as_deref())?;
+    let absolute = |path: &Path| std::path::absolute(path).into_diagnostic().failure();
+    let tasks = (args.tasks as usize).min(plan.trials.len());
+    let mut run_options = Vec::new();
+    for set in &args.set {
+        run_options.extend(["--set".to_owned(), set.clone()]);
+    }
+    if let Some(device) = &args.device {
+        run_options.extend(["--device".to_owned(), device.clone()]);
+    }
+    if args.retry.is_some() {
+        run_options.extend(["--retry".to_owned(), "failed".to_owned()]);
+    }
+    let request = slurm::Request {
+        program: std::env::current_exe().into_diagnostic().failure()?,
+        file: absolute(&args.file)?,
+        run_options,
+        out: absolute(&output_folder(&plan, args.out.as_ref()))?,
+        name: format!("unroll-{}", plan.experiment.name),
+        tasks,
+        at_once: args.at_once.map(|limit| limit as usize),
+        time: args.time.clone(),
+        cpus: args.cpus as usize,
+        sbatch: args.sbatch.clone(),
+    };
+    if args.print {
+        let slurm::Scripts { array, merge } = request.scripts();
+        print(&format!("{array}\n# ---- after all tasks: {}-merge\n{merge}", request.name))?;
+        return Ok(exit::OK);
+    }
+    let (array, merge) = request.submit().map_err(into_report).failure()?;
+    print(&format!(
+        "{} trials in {tasks} tasks: job {array}; then job {merge} merges them into {}\n",
+        plan.trials.len(),
+        request.out.display()
+    ))?;
+    Ok(exit::OK)
+}
+
+fn thread_pool(threads: usize) -> Result<rayon::ThreadPool, Failure> {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        // Graphs of unrolled sequences are walked by recursion.
+        .stack_size(256 << 20)
+        .build()
+        .into_diagnostic()
+        .failure()
+}
+
 fn make_report(args: &ReportArgs) -> Outcome {
-    let written = report::write(&args.dir, &report::Source::Folder).usage()?;
+    let written = report::write(&args.dir).usage()?;
     print(&written.terminal)?;
     Ok(if written.missing > 0 { exit::INCOMPLETE } else { exit::OK })
 }
@@ -273,7 +592,7 @@ fn evaluate(args: &EvalArgs) -> Outcome {
     let result = eval::run(&request, &weights, input.as_ref().unwrap_or(&weights));
     let out = result.map_err(into_report).usage()?;
     let bytes = out.to_bytes().map_err(into_report).failure()?;
-    unroll_results::store::write_bytes(&args.output, &bytes)
+    files::write(&args.output, &bytes)
         .map_err(into_report)
         .wrap_err("the output cannot be written")
         .usage()?;
@@ -282,12 +601,7 @@ fn evaluate(args: &EvalArgs) -> Outcome {
 
 fn bench_layer(args: &LayerArgs) -> Outcome {
     let threads = args.threads.map_or_else(environment::cores, |threads| threads as usize);
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .stack_size(256 << 20)
-        .build()
-        .into_diagnostic()
-        .failure()?;
+    let pool = thread_pool(threads)?;
     let request = bench::LayerRequest {
         arch: args.arch.clone(),
         batch: args.batch,

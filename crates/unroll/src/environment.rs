@@ -1,53 +1,28 @@
-//! What a run ran on.
+//! What this process runs on.
 
-use serde::{Deserialize, Serialize};
+use unroll_results::{Environment, environment};
 
-/// Machine and build, written once beside the results.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Environment {
-    /// Version of this program.
-    pub unroll: String,
-    /// Operating system and architecture.
-    pub target: String,
-    /// Name of the processor, if the system tells it.
-    pub cpu: Option<String>,
-    /// Cores that the system offers to this process.
-    pub cores: usize,
-    /// Threads of each trial.
-    pub threads: usize,
-    /// Instruction set of the element-wise kernels.
-    pub instruction_set: String,
-    /// Whether CUDA was compiled in.
-    pub cuda: bool,
-}
-
-impl Environment {
-    /// The environment of this process.
-    pub fn current(threads: usize) -> Self {
-        Self {
-            unroll: env!("CARGO_PKG_VERSION").to_owned(),
-            target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
-            cpu: cpu_name(),
-            cores: cores(),
-            threads,
-            instruction_set: unroll_kernels::isa::Isa::current().name().to_owned(),
-            cuda: cfg!(feature = "cuda"),
-        }
-    }
-
-    /// One line per fact, for reports.
-    pub fn lines(&self) -> Vec<String> {
-        vec![
-            format!("unroll {}", self.unroll),
-            format!(
-                "{} ({} cores, {} threads per trial, {})",
-                self.cpu.as_deref().unwrap_or("unknown processor"),
-                self.cores,
-                self.threads,
-                self.instruction_set
-            ),
-            self.target.clone(),
-        ]
+/// The environment of this process.
+pub fn current(threads: usize) -> Environment {
+    let known = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let (gpus, driver) = gpus();
+    Environment {
+        schema: environment::SCHEMA,
+        unroll: env!("CARGO_PKG_VERSION").to_owned(),
+        commit: known(env!("UNROLL_COMMIT")),
+        dirty: env!("UNROLL_DIRTY") == "true",
+        sources: env!("UNROLL_SOURCES").to_owned(),
+        lock: env!("UNROLL_LOCK").to_owned(),
+        rustc: env!("UNROLL_RUSTC").to_owned(),
+        target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
+        target_features: env!("UNROLL_TARGET_FEATURES").to_owned(),
+        instruction_set: unroll_kernels::isa::Isa::current().name().to_owned(),
+        cpu: cpu_name(),
+        cores: cores(),
+        threads,
+        cuda: cfg!(feature = "cuda"),
+        gpus,
+        driver,
     }
 }
 
@@ -60,4 +35,19 @@ fn cpu_name() -> Option<String> {
     let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("model name"))?;
     line.split_once(':').map(|(_, name)| name.trim().to_owned())
+}
+
+/// Names of the GPUs and of the driver, as NVIDIA's kernel module tells them.
+fn gpus() -> (Vec<String>, Option<String>) {
+    let module = std::path::Path::new("/proc/driver/nvidia");
+    let driver = std::fs::read_to_string(module.join("version")).ok();
+    let driver = driver.and_then(|text| text.lines().next().map(|line| line.trim().to_owned()));
+    let mut gpus = Vec::new();
+    for entry in std::fs::read_dir(module.join("gpus")).into_iter().flatten().flatten() {
+        let text = std::fs::read_to_string(entry.path().join("information")).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("Model:"));
+        gpus.extend(line.map(|name| name.trim().to_owned()));
+    }
+    gpus.sort();
+    (gpus, driver)
 }

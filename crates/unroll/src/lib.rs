@@ -2,17 +2,21 @@
 //! running and reporting. `main.rs` is the command line over them.
 
 pub mod bench;
+pub mod checkpoint;
 pub mod cli;
 pub mod commands;
 pub mod device;
 pub mod environment;
 pub mod eval;
+pub mod exit;
 pub mod experiment;
 pub mod list;
 pub mod measure;
 pub mod memory;
 pub mod progress;
 pub mod registry;
+pub mod replay;
 pub mod report;
 pub mod run;
+pub mod slurm;
 pub mod trial;

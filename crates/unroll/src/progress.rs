@@ -7,31 +7,38 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use unroll_results::TrialRecord;
-use unroll_results::record::{Status, TrialKind};
+use unroll_results::record::Status;
 
 use crate::experiment::Trial;
 
 /// Receives what happens to trials, from any thread.
 pub trait Progress: Sync {
-    /// A trial begins.
-    fn started(&self, trial: &Trial);
+    /// A trial begins, or goes on after `step` training steps.
+    fn started(&self, trial: &Trial, step: u64);
 
     /// A running trial has done `done` of `total` units (training steps, phases).
     fn advanced(&self, trial: &Trial, done: u64, total: u64, note: &str);
 
     /// A trial has ended and is on disk.
     fn finished(&self, trial: &Trial, record: &TrialRecord);
+
+    /// Something that the user should know.
+    fn note(&self, text: &str);
 }
 
 /// Says nothing: `--json`, tests.
 pub struct Silent;
 
 impl Progress for Silent {
-    fn started(&self, _: &Trial) {}
+    fn started(&self, _: &Trial, _: u64) {}
 
     fn advanced(&self, _: &Trial, _: u64, _: u64, _: &str) {}
 
     fn finished(&self, _: &Trial, _: &TrialRecord) {}
+
+    fn note(&self, text: &str) {
+        eprintln!("{text}");
+    }
 }
 
 /// The name of a trial in progress lines.
@@ -45,24 +52,6 @@ pub fn describe(trial: &Trial) -> String {
         cell.length,
         cell.seed
     )
-}
-
-/// A rough number of seconds that a trial takes on one core: only ratios matter, to weigh the
-/// remaining trials against those done.
-pub fn weight(trial: &Trial) -> f64 {
-    const FLOPS: f64 = 1e10;
-    let training = trial.cost.training_flops() as f64 / FLOPS;
-    match trial.spec.kind {
-        TrialKind::Quality => {
-            let steps = trial.spec.train.as_ref().map_or(0, |train| train.steps);
-            0.05 + training * steps as f64
-        }
-        TrialKind::Gradient => 0.05 + 4.0 * training,
-        TrialKind::Throughput => {
-            let seconds = trial.spec.throughput.as_ref().map_or(0.5, |t| t.min_seconds);
-            4.0 * seconds + 10.0 * training
-        }
-    }
 }
 
 /// Progress for people: on a terminal one line for the sweep and one for the trial that runs;
@@ -85,7 +74,7 @@ struct State {
 impl Display {
     /// A display for the trials that are left; `done` of the sweep were there before.
     pub fn new<'a>(left: impl Iterator<Item = &'a Trial>, done: usize) -> Self {
-        let weights: Vec<f64> = left.map(weight).collect();
+        let weights: Vec<f64> = left.map(|trial| trial.weight).collect();
         let total = weights.len() + done;
         let bars = std::io::stderr().is_terminal().then(|| {
             let all = MultiProgress::new();
@@ -160,7 +149,7 @@ pub fn outcome(record: &TrialRecord) -> String {
 }
 
 impl Progress for Display {
-    fn started(&self, trial: &Trial) {
+    fn started(&self, trial: &Trial, _: u64) {
         if let Some((all, _)) = &self.bars {
             let bar = all.add(ProgressBar::new(1));
             let style = "{bar:28.green/blue} {prefix}  {msg}";
@@ -185,7 +174,7 @@ impl Progress for Display {
         let mut state = self.state();
         state.done += 1;
         state.failed += usize::from(matches!(record.status, Status::Failed { .. }));
-        state.weight_done += weight(trial);
+        state.weight_done += trial.weight;
         let remaining = self.remaining(&state);
         if let Some(bar) = state.running.remove(&trial.id) {
             bar.finish_and_clear();
@@ -214,6 +203,15 @@ impl Progress for Display {
                     if remaining.is_empty() { "" } else { "  " },
                 );
                 // A closed pipe is no reason to stop measuring.
+                std::io::stderr().write_all(line.as_bytes()).ok();
+            }
+        }
+    }
+    fn note(&self, text: &str) {
+        let line = format!("{text}\n");
+        match &self.bars {
+            Some((_, sweep)) => sweep.println(text),
+            None => {
                 std::io::stderr().write_all(line.as_bytes()).ok();
             }
         }

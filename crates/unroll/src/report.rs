@@ -6,20 +6,8 @@ use miette::{IntoDiagnostic, WrapErr, miette};
 use serde_json::{Value, json};
 use unroll_report::markdown::ReportContext;
 use unroll_report::{markdown, plots, terminal};
-use unroll_results::record::Cell;
-use unroll_results::{Summary, Tables, TrialRecord, store};
-
-use crate::environment::Environment;
-use crate::experiment::{Document, Experiment, Plan};
-use crate::run::Manifest;
-
-/// Where the list of trials comes from.
-pub enum Source<'a> {
-    /// A plan that has just been run.
-    Plan(&'a Plan),
-    /// The manifest in the folder.
-    Folder,
-}
+use unroll_results::events::{self, Event};
+use unroll_results::{Environment, Manifest, Summary, Tables, TrialRecord, layout, run_folder};
 
 /// What has been written.
 #[derive(Debug)]
@@ -36,55 +24,71 @@ pub struct Written {
 ///
 /// # Errors
 /// When the folder is no result folder, a record is damaged, or something cannot be written.
-pub fn write(dir: &Path, source: &Source<'_>) -> miette::Result<Written> {
-    let read = |name: &str| -> miette::Result<String> {
-        let path = dir.join(name);
-        std::fs::read_to_string(&path).into_diagnostic().wrap_err_with(|| {
-            format!("{} is not a result folder: no {}", dir.display(), path.display())
-        })
-    };
-    let manifest: Manifest = serde_json::from_str(&read("manifest.json")?)
-        .into_diagnostic()
-        .wrap_err_with(|| format!("{}/manifest.json is damaged", dir.display()))?;
-    let environment: Option<Environment> =
-        read("environment.json").ok().and_then(|text| serde_json::from_str(&text).ok());
-    let experiment = match source {
-        Source::Plan(plan) => plan.experiment.clone(),
-        Source::Folder => {
-            let path = dir.join("experiment.toml");
-            let document = Document::parse(&path, read("experiment.toml")?)
-                .map_err(|error| miette::Report::from(*error))?;
-            let experiment: Result<Experiment, _> = document.deserialize(document.tree());
-            experiment.map_err(|error| miette::Report::from(*error))?
-        }
-    };
-
-    let mut records = Vec::with_capacity(manifest.trials.len());
-    let mut missing = 0;
-    for trial in &manifest.trials {
-        let path = store::path(dir, &trial.id).into_diagnostic()?;
-        if path.exists() {
-            records.push(placed(store::read(&path).into_diagnostic()?, &trial.cell));
-        } else {
-            missing += 1;
-        }
-    }
-    let summary = Summary::from_records(&records);
-    let tables = Tables::from_records(&records).into_diagnostic()?;
-    tables.write(&dir.join("tables")).into_diagnostic()?;
-    plots::write_all(&dir.join("plots"), &summary).into_diagnostic()?;
-    let context = ReportContext {
-        experiment: experiment.name.clone(),
-        question: experiment.question.trim().to_owned(),
-        analysis: experiment.analysis.trim().to_owned(),
-        command: manifest.command.clone(),
-        environment: environment.map(|e| e.lines()).unwrap_or_default(),
-    };
-    markdown::write(dir, &context, &summary).into_diagnostic()?;
-    if records.is_empty() && manifest.trials.is_empty() {
+pub fn write(dir: &Path) -> miette::Result<Written> {
+    let manifest = Manifest::read(dir).into_diagnostic()?;
+    if manifest.trials.is_empty() {
         return Err(miette!("{} holds no trials", dir.display()));
     }
+    let run_folder::Records { records, missing } =
+        run_folder::records(dir, &manifest).into_diagnostic().wrap_err(
+            "`unroll run` with the same --out sets damaged records aside and runs their trials again",
+        )?;
+    let summary = Summary::from_records(&records);
+    let derive = || -> miette::Result<()> {
+        let tables = Tables::from_records(&records).into_diagnostic()?;
+        tables.write(&dir.join(layout::TABLES)).into_diagnostic()?;
+        plots::write_all(&dir.join(layout::PLOTS), &summary).into_diagnostic()?;
+        let context = ReportContext {
+            experiment: manifest.experiment.clone(),
+            question: manifest.question.clone(),
+            analysis: manifest.analysis.clone(),
+            commands: commands(dir),
+            environment: environments(dir, &records),
+        };
+        markdown::write(dir, &context, &summary).into_diagnostic()?;
+        Ok(())
+    };
+    derive().wrap_err_with(|| {
+        format!("every trial is saved; `unroll report {}` makes tables and plots", dir.display())
+    })?;
+    let missing = missing.len();
     Ok(Written { terminal: terminal_text(&summary), summary: as_json(&summary), missing })
+}
+
+/// The commands that worked on a folder, each once, in the order of their time.
+fn commands(dir: &Path) -> Vec<String> {
+    let mut all: Vec<(f64, String)> = Vec::new();
+    for log in events::read_all(dir).unwrap_or_default() {
+        for (time, event) in log.events {
+            if let Event::Started { command, .. } = event {
+                all.push((time, command));
+            }
+        }
+    }
+    all.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let mut seen = std::collections::HashSet::new();
+    all.retain(|(_, command)| seen.insert(command.clone()));
+    all.into_iter().map(|(_, command)| command).collect()
+}
+
+/// Lines about the environments that records come from, in the order of the records.
+fn environments(dir: &Path, records: &[TrialRecord]) -> Vec<String> {
+    let mut ids: Vec<&str> = Vec::new();
+    for record in records {
+        let id = record.timing.environment.as_str();
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
+    }
+    let mut lines: Vec<String> = Vec::new();
+    for environment in ids.iter().filter_map(|id| Environment::read(dir, id).ok()) {
+        for line in environment.lines() {
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
+        }
+    }
+    lines
 }
 
 /// What was learned; without quality trials, what was measured instead.
@@ -95,14 +99,6 @@ fn terminal_text(summary: &Summary) -> String {
     } else {
         quality
     }
-}
-
-/// A record under the name that this sweep has for it: a trial that another experiment ran means the
-/// same under another name.
-fn placed(mut record: TrialRecord, cell: &Cell) -> TrialRecord {
-    let form = std::mem::take(&mut record.cell.form);
-    record.cell = Cell { form, ..cell.clone() };
-    record
 }
 
 fn as_json(summary: &Summary) -> Value {

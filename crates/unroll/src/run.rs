@@ -1,34 +1,62 @@
 //! Runs a plan: what is on disk is kept, the rest runs, every finished trial is on disk before the
 //! next begins; tables, plots and the report follow.
+//!
+//! Several processes may run the same plan in one folder. They share the trials by claims
+//! ([`unroll_results::claims`]), and what each of them writes would be the same.
 
 use std::collections::{HashMap, VecDeque};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Duration;
 
 use serde::Serialize;
+use unroll_results::claims::{self, Attempt, Beat, Claim, Claims, Owner};
+use unroll_results::events::{self, Event, EventLog};
 use unroll_results::record::{Status, TrialKind};
-use unroll_results::{TrialRecord, store};
+use unroll_results::run_folder::{self, State};
+use unroll_results::store::{self, Kept};
+use unroll_results::{Environment, Manifest, TrialRecord, files, layout};
 
-use crate::environment::Environment;
+use crate::checkpoint::Checkpoints;
 use crate::experiment::{Plan, Trial};
 use crate::progress::Progress;
-use crate::trial;
+use crate::trial::{self, Outcome, Surroundings};
+use crate::{device, environment, exit};
+
+/// Time between two looks at trials that other processes work on.
+const POLL: Duration = Duration::from_millis(500);
+
+/// Room kept free on the disk for the record of a trial that ends when the disk is full, bytes.
+const RESERVE: usize = 4 << 20;
 
 /// Why a run did not come to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The output folder cannot be written.
-    #[error("cannot write to {}: {source}", path.display())]
-    Output {
-        /// Folder or file.
-        path: PathBuf,
-        /// The operating system's reason.
-        source: std::io::Error,
-    },
-    /// A record could not be written or read.
+    /// Something in the output folder cannot be written or read.
     #[error(transparent)]
     Results(#[from] unroll_results::Error),
+    /// Another process runs other trials in the folder.
+    #[error(
+        "another process is running a different experiment in {}: {message}. Wait for it, or give \
+         another --out", dir.display()
+    )]
+    Conflict {
+        /// The folder.
+        dir: PathBuf,
+        /// How the two differ.
+        message: String,
+    },
+    /// The disk became full; what had ended is safe.
+    #[error(
+        "no space left for {}: every trial that has ended is saved. Make room and give the same \
+         command again", dir.display()
+    )]
+    Full {
+        /// The folder.
+        dir: PathBuf,
+    },
     /// A thread pool could not be made.
     #[error("cannot start {threads} threads: {source}")]
     Threads {
@@ -42,6 +70,35 @@ pub enum RunError {
     Device(String),
 }
 
+/// A part of a plan: number `index` (from 1) of `count`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Shard {
+    /// Which one, from 1.
+    pub index: usize,
+    /// Of how many.
+    pub count: usize,
+}
+
+impl std::str::FromStr for Shard {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.split_once('/').map(|(index, count)| (index.parse(), count.parse()));
+        match parts {
+            Some((Ok(index), Ok(count))) if 1 <= index && index <= count => {
+                Ok(Self { index, count })
+            }
+            _ => Err("a shard is I/N with 1 <= I <= N, such as 2/7".into()),
+        }
+    }
+}
+
+impl std::fmt::Display for Shard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.index, self.count)
+    }
+}
+
 /// How to run.
 #[derive(Debug, Clone)]
 pub struct RunOptions {
@@ -51,9 +108,15 @@ pub struct RunOptions {
     pub jobs: usize,
     /// Threads of each trial.
     pub threads: usize,
+    /// The part of the plan to run; `None` is all of it.
+    pub shard: Option<Shard>,
+    /// Whether trials that failed before run again.
+    pub retry_failed: bool,
     /// Whether the first failed trial ends the run.
     pub fail_fast: bool,
-    /// The command that the user gave, for the report.
+    /// Time between two checkpoints of a trial.
+    pub checkpoint_every: Duration,
+    /// The command that the user gave, for the log and the report.
     pub command: String,
 }
 
@@ -62,146 +125,414 @@ pub struct RunOptions {
 pub struct RunOutcome {
     /// Trials of the plan.
     pub planned: usize,
-    /// Were on disk before.
+    /// Trials of this shard.
+    pub selected: usize,
+    /// Were on disk before, or came from other processes meanwhile.
     pub reused: usize,
     /// Ran to their end now, diverged ones among them.
     pub ran: usize,
     /// Diverged, now or before.
     pub diverged: usize,
-    /// Failed now.
+    /// Failed, now or before.
     pub failed: usize,
+    /// Had a record with other bits.
+    pub conflicts: usize,
     /// Whether the run was interrupted.
     pub interrupted: bool,
 }
 
-/// The trials of a plan as they are written beside the results.
-#[derive(Debug, Serialize, serde::Deserialize)]
-pub struct Manifest {
-    /// Layout of this file.
-    pub schema: u32,
-    /// Name of the experiment.
-    pub experiment: String,
-    /// The command that made it.
-    pub command: String,
-    /// The trials in order.
-    pub trials: Vec<ManifestTrial>,
-}
+impl RunOutcome {
+    /// Trials that have no record yet.
+    pub fn missing(&self) -> usize {
+        self.selected.saturating_sub(self.reused + self.ran + self.failed)
+    }
 
-/// One line of a manifest.
-#[derive(Debug, Clone, Serialize, serde::Deserialize)]
-pub struct ManifestTrial {
-    /// Hash of the meaning.
-    pub id: String,
-    /// What it measures.
-    pub kind: TrialKind,
-    /// Where it stands in the sweep.
-    pub cell: unroll_results::record::Cell,
+    /// What the program exits with.
+    pub fn exit_code(&self) -> u8 {
+        match (self.interrupted, self.conflicts, self.failed) {
+            (true, _, _) => exit::INTERRUPTED,
+            (_, 1.., _) => exit::MISMATCH,
+            (_, _, 1..) => exit::FAILURE,
+            _ => exit::OK,
+        }
+    }
+
+    fn count_before(&mut self, state: State) {
+        match state {
+            State::Failed => self.failed += 1,
+            State::Diverged => {
+                self.diverged += 1;
+                self.reused += 1;
+            }
+            _ => self.reused += 1,
+        }
+    }
 }
 
 /// Runs what is missing of a plan. Does not write tables: see [`crate::report`].
 ///
 /// # Errors
-/// When the folder cannot be written or a device cannot be opened; failed trials are no errors but
-/// records.
+/// When the folder cannot be written, belongs to another version or another running experiment, or a
+/// device cannot be opened; failed trials are no errors but records.
 pub fn run(
     plan: &Plan,
     options: &RunOptions,
     progress: &dyn Progress,
     interrupt: &AtomicBool,
 ) -> Result<RunOutcome, RunError> {
-    prepare(plan, options)?;
-    let done = finished(plan, &options.out)?;
-    let left: Vec<&Trial> = plan.trials.iter().filter(|t| !done.contains_key(&t.id)).collect();
+    let dir = &options.out;
+    let manifest = plan.manifest();
+    let environment = environment::current(options.threads);
+    let owner = Owner::current();
+    let entered = Folder::enter(dir, plan, &manifest, &environment, options, &owner, progress)?;
+    let selected: Vec<&Trial> = select(plan, &manifest, options.shard);
+    let mut outcome = RunOutcome {
+        planned: plan.trials.len(),
+        selected: selected.len(),
+        ..RunOutcome::default()
+    };
+    let mut left = Vec::new();
+    let states = entered.states(&selected, progress)?;
+    entered.tidy(&selected, &states)?;
+    for (trial, state) in selected.iter().zip(states) {
+        match state {
+            State::Finished | State::Diverged => outcome.count_before(state),
+            State::Failed if !options.retry_failed => outcome.count_before(state),
+            _ => left.push(*trial),
+        }
+    }
+    warn_of_other_builds(dir, &selected, &environment, progress)?;
+
     let mut devices = HashMap::new();
     for trial in &left {
         if !devices.contains_key(&trial.device) {
-            let device = crate::device::open(&trial.device).map_err(RunError::Device)?;
+            let device = device::open(&trial.device).map_err(RunError::Device)?;
             devices.insert(trial.device.clone(), device);
         }
     }
-
+    let numerics = environment.numerics();
+    let checkpoints = Checkpoints::new(dir, numerics, options.checkpoint_every, &entered.log);
     let shared = Shared {
         options,
-        progress,
+        folder: &entered,
+        progress: Pulse { inner: progress, log: &entered.log, beats: Mutex::default() },
         interrupt,
         devices,
-        outcome: Mutex::new(RunOutcome {
-            planned: plan.trials.len(),
-            reused: done.len(),
-            diverged: done.values().filter(|r| matches!(r.status, Status::Diverged { .. })).count(),
-            ..RunOutcome::default()
-        }),
+        checkpoints,
+        claims: Mutex::new(Claims::new(dir, owner, claims::PATIENCE)?),
+        claimed: Mutex::default(),
+        outcome: Mutex::new(outcome),
+        stop: AtomicBool::new(false),
     };
     // Timings of trials that share the machine with others would be wrong.
     let (alone, together): (Vec<_>, Vec<_>) =
         left.into_iter().partition(|trial| trial.spec.kind == TrialKind::Throughput);
-    shared.work(together, options.jobs.max(1))?;
-    shared.work(alone, 1)?;
+    let (done, beating) = mpsc::channel::<()>();
+    let result = std::thread::scope(|scope| {
+        let shared = &shared;
+        scope.spawn(move || {
+            // Until the sender is dropped.
+            while let Err(mpsc::RecvTimeoutError::Timeout) = beating.recv_timeout(claims::HEARTBEAT)
+            {
+                shared.beat();
+            }
+        });
+        let result =
+            shared.work_off(together, options.jobs.max(1)).and_then(|()| shared.work_off(alone, 1));
+        drop(done);
+        result
+    });
     let mut outcome = shared.outcome.into_inner().unwrap_or_else(PoisonError::into_inner);
     outcome.interrupted = interrupt.load(Ordering::Relaxed);
-    Ok(outcome)
+    let code = result.as_ref().map_or(exit::FAILURE, |()| outcome.exit_code());
+    entered.leave(code)?;
+    result.map(|()| outcome)
 }
 
-/// Makes the folder and writes down what will run.
-fn prepare(plan: &Plan, options: &RunOptions) -> Result<(), RunError> {
-    let out = &options.out;
-    let trials = store::trials_dir(out);
-    std::fs::create_dir_all(&trials)
-        .map_err(|source| RunError::Output { path: trials.clone(), source })?;
-    store::write_bytes(&out.join("experiment.toml"), plan.text.as_bytes())?;
-    let manifest = Manifest {
-        schema: 1,
-        experiment: plan.experiment.name.clone(),
-        command: options.command.clone(),
-        trials: plan
-            .trials
-            .iter()
-            .map(|t| ManifestTrial { id: t.id.clone(), kind: t.spec.kind, cell: t.cell.clone() })
-            .collect(),
-    };
-    write_json(&out.join("manifest.json"), &manifest)?;
-    write_json(&out.join("environment.json"), &Environment::current(options.threads))?;
+/// The trials of a shard.
+fn select<'a>(plan: &'a Plan, manifest: &Manifest, shard: Option<Shard>) -> Vec<&'a Trial> {
+    match shard {
+        None => plan.trials.iter().collect(),
+        Some(Shard { index, count }) => {
+            manifest.shard(index, count).into_iter().map(|place| &plan.trials[place]).collect()
+        }
+    }
+}
+
+/// Where each of some trials stands.
+///
+/// # Errors
+/// When a record belongs to a newer version, or the folder cannot be read.
+pub fn states(out: &Path, trials: &[&Trial]) -> Result<Vec<State>, RunError> {
+    let ids = trials.iter().map(|trial| trial.id.clone());
+    Ok(run_folder::states(out, ids)?.into_iter().map(|trial| trial.state).collect())
+}
+
+/// Says when results are kept that another build or machine has computed.
+fn warn_of_other_builds(
+    dir: &Path,
+    trials: &[&Trial],
+    environment: &Environment,
+    progress: &dyn Progress,
+) -> Result<(), RunError> {
+    let mut counts: HashMap<String, usize> = HashMap::new();
+    for trial in trials {
+        if let Some(record) = store::find(dir, &trial.id)? {
+            *counts.entry(record.timing.environment).or_default() += 1;
+        }
+    }
+    let (mut others, mut example) = (0, None);
+    for (id, count) in counts {
+        match Environment::read(dir, &id) {
+            Ok(other) if other.numerics() == environment.numerics() => {}
+            Ok(other) => {
+                others += count;
+                example = example.max(Some(other.build()));
+            }
+            Err(_) => others += count,
+        }
+    }
+    if others > 0 {
+        progress.note(&format!(
+            "{others} trials of this folder were computed by another build or machine ({}) than \
+             this one ({}). They are kept; `unroll replay {}` tells whether the results are the same.",
+            example.unwrap_or_else(|| "unknown".into()),
+            environment.build(),
+            dir.display()
+        ));
+    }
     Ok(())
 }
 
-fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), RunError> {
-    let mut bytes = serde_json::to_vec_pretty(value).map_err(|error| RunError::Output {
-        path: path.to_owned(),
-        source: std::io::Error::other(error),
-    })?;
-    bytes.push(b'\n');
-    Ok(store::write_bytes(path, &bytes)?)
+/// A result folder that this process has entered.
+struct Folder {
+    dir: PathBuf,
+    log: EventLog,
+    environment: String,
+    reserve: PathBuf,
 }
 
-/// The trials of a plan that have a record which is no failure.
-pub fn finished(plan: &Plan, out: &Path) -> Result<HashMap<String, TrialRecord>, RunError> {
-    let mut done = HashMap::new();
-    for trial in &plan.trials {
-        let path = store::path(out, &trial.id)?;
-        if path.exists() {
-            let record = store::read(&path)?;
-            if !matches!(record.status, Status::Failed { .. }) {
-                done.insert(trial.id.clone(), record);
+impl Folder {
+    /// Makes the folder if need be, tidies up after processes that were killed, and writes down what
+    /// will run.
+    fn enter(
+        dir: &Path,
+        plan: &Plan,
+        manifest: &Manifest,
+        environment: &Environment,
+        options: &RunOptions,
+        owner: &Owner,
+        progress: &dyn Progress,
+    ) -> Result<Self, RunError> {
+        // Before anything is written: a folder of another version is left as it is.
+        let before = match Manifest::find(dir) {
+            Err(error) if error.is_damage() => {
+                let aside = store::set_aside(dir, &dir.join(layout::MANIFEST))?;
+                progress.note(&format!("{error}; it is now {}", aside.display()));
+                None
+            }
+            other => other?,
+        };
+        files::create_dir(&dir.join(layout::TRIALS))?;
+        let log = EventLog::create(dir, &owner.host)?;
+        let others = events::others_live(dir, log.process())?;
+        if let Some(message) = before.as_ref().and_then(|before| before.difference(manifest)) {
+            if others {
+                return Err(RunError::Conflict { dir: dir.to_owned(), message });
+            }
+            progress.note(&format!(
+                "The experiment has changed since the last run here: {message}. Trials that mean \
+                 the same are kept; the earlier list of trials is in {}/.",
+                layout::MANIFESTS
+            ));
+        }
+        if !others {
+            files::remove_temporaries(dir)?;
+            remove_reserves(dir)?;
+        }
+        let reserve = dir.join(format!(".reserve-{}", log.process()));
+        write_reserve(&reserve)?;
+        files::write(&dir.join("experiment.toml"), plan.text.as_bytes())?;
+        manifest.write(dir)?;
+        let environment = environment.write(dir)?;
+        log.append(Event::Started {
+            host: owner.host.clone(),
+            pid: owner.pid,
+            command: options.command.clone(),
+            manifest: manifest.id.clone(),
+            environment: environment.clone(),
+        });
+        Ok(Self { dir: dir.to_owned(), log, environment, reserve })
+    }
+
+    /// Where each trial stands; records that cannot be read are set aside.
+    fn states(&self, trials: &[&Trial], progress: &dyn Progress) -> Result<Vec<State>, RunError> {
+        let states = states(&self.dir, trials)?;
+        for (trial, _) in trials.iter().zip(&states).filter(|(_, s)| **s == State::Damaged) {
+            let path = store::path(&self.dir, &trial.id)?;
+            if let Err(error) = store::read(&path)
+                && error.is_damage()
+            {
+                let aside = store::set_aside(&self.dir, &path)?;
+                progress.note(&format!(
+                    "{error}. It is now {}; the trial runs again.",
+                    aside.display()
+                ));
+                let (file, message) = (path.display().to_string(), error.to_string());
+                self.log.append(Event::SetAside { file, message });
             }
         }
+        Ok(states)
     }
-    Ok(done)
+
+    /// Removes what processes that were killed right after a trial's end have left of it.
+    fn tidy(&self, trials: &[&Trial], states: &[State]) -> Result<(), RunError> {
+        for (trial, _) in trials.iter().zip(states).filter(|(_, state)| state.is_done()) {
+            for (folder, extension) in
+                [(layout::CHECKPOINTS, "checkpoint"), (layout::CLAIMS, "claim")]
+            {
+                files::remove(&layout::file_of(&self.dir, folder, &trial.id, extension)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps a record, on a full disk in the place that was reserved for it.
+    fn keep(&self, record: &TrialRecord) -> Result<Kept, RunError> {
+        match store::keep(&self.dir, record) {
+            Err(error) if error.is_full() => {
+                files::remove(&self.reserve)?;
+                store::keep(&self.dir, record)?;
+                Err(RunError::Full { dir: self.dir.clone() })
+            }
+            other => Ok(other?),
+        }
+    }
+
+    fn leave(&self, code: u8) -> Result<(), RunError> {
+        self.log.append(Event::Ended { code });
+        files::remove(&self.reserve)?;
+        // Empty folders say nothing; those who need one make it.
+        if !events::others_live(&self.dir, self.log.process())? {
+            for folder in [layout::CLAIMS, layout::CHECKPOINTS] {
+                std::fs::remove_dir(self.dir.join(folder)).ok();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes bytes that no file system leaves out.
+fn write_reserve(path: &Path) -> Result<(), RunError> {
+    let mut bytes = vec![0; RESERVE];
+    blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+    let write = || -> std::io::Result<()> {
+        let mut file = std::fs::File::create(path)?;
+        file.write_all(&bytes)?;
+        file.sync_data()
+    };
+    write().map_err(|source| {
+        std::fs::remove_file(path).ok();
+        unroll_results::Error::Io { path: path.to_owned(), source }.into()
+    })
+}
+
+/// Removes the reserves of processes that were killed.
+fn remove_reserves(dir: &Path) -> Result<(), RunError> {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(".reserve-") {
+            files::remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Passes progress on, writes it into the log and remembers it for the claims.
+struct Pulse<'a> {
+    inner: &'a dyn Progress,
+    log: &'a EventLog,
+    beats: Mutex<HashMap<String, Beat>>,
+}
+
+impl Progress for Pulse<'_> {
+    fn started(&self, trial: &Trial, step: u64) {
+        self.log.append(Event::TrialStarted { trial: trial.id.clone(), step });
+        self.inner.started(trial, step);
+    }
+
+    fn advanced(&self, trial: &Trial, done: u64, total: u64, note: &str) {
+        lock(&self.beats).insert(trial.id.clone(), Beat { done, total });
+        self.inner.advanced(trial, done, total, note);
+    }
+
+    fn finished(&self, trial: &Trial, record: &TrialRecord) {
+        self.inner.finished(trial, record);
+    }
+
+    fn note(&self, text: &str) {
+        self.inner.note(text);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Shared<'a> {
     options: &'a RunOptions,
-    progress: &'a dyn Progress,
+    folder: &'a Folder,
+    progress: Pulse<'a>,
     interrupt: &'a AtomicBool,
     devices: HashMap<String, candle_core::Device>,
+    checkpoints: Checkpoints<'a>,
+    claims: Mutex<Claims>,
+    /// Trials that run now.
+    claimed: Mutex<HashMap<String, Claim>>,
     outcome: Mutex<RunOutcome>,
+    stop: AtomicBool,
 }
 
 impl Shared<'_> {
-    /// Works off trials with `jobs` workers, each with its own threads.
-    fn work(&self, trials: Vec<&Trial>, jobs: usize) -> Result<(), RunError> {
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed) || self.interrupt.load(Ordering::Relaxed)
+    }
+
+    /// Says that this process lives.
+    fn beat(&self) {
+        let beats = lock(&self.progress.beats);
+        for (trial, claim) in lock(&self.claimed).iter() {
+            claim.beat(beats.get(trial).copied().unwrap_or(Beat { done: 0, total: 0 }));
+        }
+    }
+
+    /// Runs trials until none is left: those that other processes work on are waited for, and taken
+    /// over if they die.
+    fn work_off(&self, trials: Vec<&Trial>, jobs: usize) -> Result<(), RunError> {
+        let mut queue = trials;
+        let mut told = 0;
+        while !queue.is_empty() && !self.stopped() {
+            let before = queue.len();
+            queue = self.work(queue, jobs)?;
+            if !queue.is_empty() && queue.len() == before {
+                if told != queue.len() {
+                    told = queue.len();
+                    let trials = if told == 1 { "trial" } else { "trials" };
+                    self.progress
+                        .note(&format!("Waiting for {told} {trials} in work by other processes."));
+                }
+                std::thread::sleep(POLL);
+            }
+        }
+        Ok(())
+    }
+
+    /// Works off trials with `jobs` workers, each with its own threads; what other processes hold is
+    /// given back.
+    fn work<'t>(&self, trials: Vec<&'t Trial>, jobs: usize) -> Result<Vec<&'t Trial>, RunError> {
         let jobs = jobs.min(trials.len());
         let queue = Mutex::new(VecDeque::from(trials));
-        let stop = AtomicBool::new(false);
+        let held = Mutex::new(Vec::new());
+        let first_error = Mutex::new(None);
         let mut pools = Vec::with_capacity(jobs);
         for _ in 0..jobs {
             let threads = self.options.threads;
@@ -213,24 +544,18 @@ impl Shared<'_> {
                 .map_err(|source| RunError::Threads { threads, source })?;
             pools.push(pool);
         }
-        let first_error = Mutex::new(None);
         std::thread::scope(|scope| {
             for pool in &pools {
                 scope.spawn(|| {
-                    loop {
-                        if stop.load(Ordering::Relaxed) || self.interrupt.load(Ordering::Relaxed) {
-                            return;
-                        }
-                        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                    while !self.stopped() {
+                        let next = lock(&queue).pop_front();
                         let Some(trial) = next else { return };
                         match pool.install(|| self.one(trial)) {
                             Ok(true) => {}
-                            Ok(false) => stop.store(true, Ordering::Relaxed),
+                            Ok(false) => lock(&held).push(trial),
                             Err(error) => {
-                                stop.store(true, Ordering::Relaxed);
-                                let mut first =
-                                    first_error.lock().unwrap_or_else(PoisonError::into_inner);
-                                first.get_or_insert(error);
+                                self.stop.store(true, Ordering::Relaxed);
+                                lock(&first_error).get_or_insert(error);
                             }
                         }
                     }
@@ -239,20 +564,68 @@ impl Shared<'_> {
         });
         match first_error.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some(error) => Err(error),
-            None => Ok(()),
+            None => Ok(held.into_inner().unwrap_or_else(PoisonError::into_inner)),
         }
     }
 
-    /// Runs one trial and writes its record; `false` when the run should end.
+    /// Runs one trial and keeps its record; `false` when another process holds it.
     fn one(&self, trial: &Trial) -> Result<bool, RunError> {
-        self.progress.started(trial);
-        let device = &self.devices[&trial.device];
-        let Some(record) = trial::run(trial, device, self.progress, self.interrupt) else {
+        let Attempt::Taken(claim) = lock(&self.claims).attempt(&trial.id)? else {
             return Ok(false);
         };
-        store::write(&self.options.out, &record)?;
+        // Between the look at the folder and the claim, another process may have ended it.
+        if let Some(record) = store::find(&self.folder.dir, &trial.id)?
+            && !matches!(record.status, Status::Failed { .. })
         {
-            let mut outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+            let diverged = matches!(record.status, Status::Diverged { .. });
+            let state = if diverged { State::Diverged } else { State::Finished };
+            lock(&self.outcome).count_before(state);
+            self.progress.finished(trial, &record);
+            return Ok(true);
+        }
+        lock(&self.claimed).insert(trial.id.clone(), claim);
+        let result = self.claimed(trial);
+        lock(&self.claimed).remove(&trial.id);
+        result.map(|()| true)
+    }
+
+    /// Runs a trial that this process holds.
+    fn claimed(&self, trial: &Trial) -> Result<(), RunError> {
+        let surroundings = Surroundings {
+            progress: &self.progress,
+            interrupt: self.interrupt,
+            checkpoints: Some(&self.checkpoints),
+            environment: &self.folder.environment,
+        };
+        let id = || trial.id.clone();
+        let record = match trial::run(trial, &self.devices[&trial.device], surroundings) {
+            Outcome::Ended(record) => record,
+            Outcome::Paused(step) => {
+                self.folder.log.append(Event::TrialPaused { trial: id(), step });
+                return Ok(());
+            }
+        };
+        let kept = self.folder.keep(&record)?;
+        let message = match &record.status {
+            Status::Failed { message } => Some(message.clone()),
+            _ => None,
+        };
+        let (status, fingerprint) = (record.status.name().to_owned(), record.fingerprint());
+        if let Kept::Conflict(path) = &kept {
+            self.folder.log.append(Event::Conflict { trial: id(), fingerprint });
+            self.progress.note(&format!(
+                "Trial {} ran twice with different bits: the first result stays, the second is {}. \
+                 Something is not deterministic.",
+                trial.id,
+                path.display()
+            ));
+        } else {
+            self.folder.log.append(Event::TrialEnded { trial: id(), status, fingerprint, message });
+        }
+        self.checkpoints.remove(&trial.id)?;
+        {
+            let mut outcome = lock(&self.outcome);
+            outcome.conflicts += usize::from(matches!(kept, Kept::Conflict(_)));
             match record.status {
                 Status::Failed { .. } => outcome.failed += 1,
                 Status::Diverged { .. } => {
@@ -263,7 +636,9 @@ impl Shared<'_> {
             }
         }
         self.progress.finished(trial, &record);
-        let failed = matches!(record.status, Status::Failed { .. });
-        Ok(!(failed && self.options.fail_fast))
+        if self.options.fail_fast && matches!(record.status, Status::Failed { .. }) {
+            self.stop.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 }

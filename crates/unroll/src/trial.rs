@@ -10,11 +10,12 @@ use unroll_core::{Architecture, BuildContext, Stream};
 use unroll_results::TrialRecord;
 use unroll_results::record::{
     self, BaselineValue, Better, CurvePoint, LengthEvaluation, ModelCost, Quality, Status, Timing,
-    TrialKind,
+    Trace, TrialKind,
 };
 use unroll_tasks::{Split, Task, TaskRequest};
-use unroll_train::{Ending, TaskModel};
+use unroll_train::{Ending, TaskModel, TrainConfig, TrainOutcome, Trainer};
 
+use crate::checkpoint::Checkpoints;
 use crate::experiment::{Trial, TrialSpec};
 use crate::measure;
 use crate::progress::Progress;
@@ -42,25 +43,45 @@ pub enum TrialError {
     /// A measurement.
     #[error(transparent)]
     Probe(#[from] unroll_probe::Error),
+    /// A checkpoint.
+    #[error(transparent)]
+    Results(#[from] unroll_results::Error),
 }
 
 type Result<T, E = TrialError> = std::result::Result<T, E>;
 
-/// Runs a trial. `None` when it was interrupted; a trial that fails gives a record that says why.
-pub fn run(
-    trial: &Trial,
-    device: &Device,
-    progress: &dyn Progress,
-    interrupt: &AtomicBool,
-) -> Option<TrialRecord> {
+/// What is around a trial while it runs.
+#[derive(Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// Is told how far it is.
+    pub progress: &'a dyn Progress,
+    /// Asks it to pause.
+    pub interrupt: &'a AtomicBool,
+    /// Where it goes on from and can be put down, if anywhere.
+    pub checkpoints: Option<&'a Checkpoints<'a>>,
+    /// Id of the environment.
+    pub environment: &'a str,
+}
+
+/// What has become of a trial.
+pub enum Outcome {
+    /// It came to its end, or failed.
+    Ended(Box<TrialRecord>),
+    /// It was interrupted after this many training steps.
+    Paused(u64),
+}
+
+/// Runs a trial; one that fails gives a record that says why.
+pub fn run(trial: &Trial, device: &Device, surroundings: Surroundings<'_>) -> Outcome {
     let begin = Instant::now();
     let mut record = empty(trial);
-    let runner = Runner { trial, spec: &trial.spec, device, progress, interrupt };
+    let mut runner =
+        Runner { trial, spec: &trial.spec, device, surroundings, begin, wall_before: 0.0 };
     // A bug in one trial must not lose the rest of the sweep.
     let result = catch_unwind(AssertUnwindSafe(|| runner.run(&mut record)));
     let failure = match result {
-        Ok(Ok(true)) => None,
-        Ok(Ok(false)) => return None,
+        Ok(Ok(Ran::ToItsEnd)) => None,
+        Ok(Ok(Ran::Paused(step))) => return Outcome::Paused(step),
         Ok(Err(error)) => Some(error.to_string()),
         Err(panic) => Some(format!("internal error: {}", panic_message(panic.as_ref()))),
     };
@@ -68,8 +89,15 @@ pub fn run(
         record = empty(trial);
         record.status = Status::Failed { message };
     }
-    record.timing.wall_s = begin.elapsed().as_secs_f64();
-    Some(record)
+    record.timing.wall_s = runner.wall_s();
+    surroundings.environment.clone_into(&mut record.timing.environment);
+    Outcome::Ended(Box::new(record))
+}
+
+/// How far a trial went.
+enum Ran {
+    ToItsEnd,
+    Paused(u64),
 }
 
 fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
@@ -89,6 +117,7 @@ fn empty(trial: &Trial) -> TrialRecord {
         curve: Vec::new(),
         other_lengths: Vec::new(),
         gradient: Vec::new(),
+        trace: None,
         throughput: Vec::new(),
         timing: Timing::default(),
     }
@@ -98,13 +127,22 @@ struct Runner<'a> {
     trial: &'a Trial,
     spec: &'a TrialSpec,
     device: &'a Device,
-    progress: &'a dyn Progress,
-    interrupt: &'a AtomicBool,
+    surroundings: Surroundings<'a>,
+    begin: Instant,
+    /// Seconds spent on the trial before it was put down.
+    wall_before: f64,
 }
 
 impl Runner<'_> {
-    /// Whether the trial came to its end.
-    fn run(&self, record: &mut TrialRecord) -> Result<bool> {
+    fn interrupted(&self) -> bool {
+        self.surroundings.interrupt.load(Ordering::Relaxed)
+    }
+
+    fn wall_s(&self) -> f64 {
+        self.wall_before + self.begin.elapsed().as_secs_f64()
+    }
+
+    fn run(&mut self, record: &mut TrialRecord) -> Result<Ran> {
         let task = self.task(self.spec.length)?;
         let dtype = match self.spec.kind {
             // Gradients are measured where nothing underflows.
@@ -124,17 +162,20 @@ impl Runner<'_> {
         match self.spec.kind {
             TrialKind::Quality => self.quality(&model, task.as_ref(), record),
             TrialKind::Gradient => {
+                self.surroundings.progress.started(self.trial, 0);
                 if let Some(settings) = &self.spec.gradient {
                     record.gradient = measure::gradient(&model, task.as_ref(), settings, 0)?;
                 }
-                Ok(true)
+                Ok(Ran::ToItsEnd)
             }
             TrialKind::Throughput => {
+                self.surroundings.progress.started(self.trial, 0);
                 if let (Some(settings), Some(train)) = (&self.spec.throughput, &self.spec.train) {
                     record.throughput =
                         measure::throughput(&model, task.as_ref(), settings, train)?;
                 }
-                Ok(!self.interrupt.load(Ordering::Relaxed))
+                // Times taken while somebody pressed Ctrl-C are none.
+                Ok(if self.interrupted() { Ran::Paused(0) } else { Ran::ToItsEnd })
             }
         }
     }
@@ -163,31 +204,83 @@ impl Runner<'_> {
         Ok(TaskModel::build(task, architecture, &self.spec.options, None, &context)?)
     }
 
+    /// Trains to the end, from where an earlier process put the trial down; checkpoints on the way.
+    fn train<'m>(
+        &mut self,
+        model: &'m TaskModel,
+        task: &'m dyn Task,
+        config: &TrainConfig,
+    ) -> Result<(Trainer<'m>, TrainOutcome)> {
+        let mut trainer = Trainer::new(model, task, config)?;
+        let Surroundings { progress, interrupt, checkpoints, .. } = self.surroundings;
+        let id = &self.trial.id;
+        if let Some(checkpoints) = checkpoints
+            && let Some(begun) = checkpoints.load(id)?
+        {
+            trainer.restore(&begun.checkpoint)?;
+            self.wall_before = begun.wall_s;
+        }
+        progress.started(self.trial, trainer.step());
+        let every = checkpoints.map(Checkpoints::every);
+        loop {
+            let since = Instant::now();
+            let mut observe = |at: &unroll_train::Progress<'_>| {
+                let note = match at.latest {
+                    Some(point) => format!("{} {:.4}", task.metric().name(), point.validation),
+                    None => String::new(),
+                };
+                progress.advanced(self.trial, at.step, at.steps, &note);
+                let due = every.is_some_and(|every| since.elapsed() >= every);
+                if due || interrupt.load(Ordering::Relaxed) {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            };
+            let outcome = trainer.run(&mut observe)?;
+            if outcome.ending != Ending::Interrupted || self.interrupted() {
+                return Ok((trainer, outcome));
+            }
+            self.save(&trainer);
+        }
+    }
+
+    /// Puts the trial down when somebody asked for it: the steps done, if so.
+    fn put_down(&self, trainer: &Trainer<'_>) -> Option<Ran> {
+        self.interrupted().then(|| {
+            self.save(trainer);
+            Ran::Paused(trainer.step())
+        })
+    }
+
+    /// A checkpoint spares time and nothing else: a full disk must not end the trial.
+    fn save(&self, trainer: &Trainer<'_>) {
+        let Some(checkpoints) = self.surroundings.checkpoints else { return };
+        let save = || -> Result<()> {
+            let bytes = trainer.checkpoint()?.to_bytes()?;
+            Ok(checkpoints.save(&self.trial.id, &bytes, self.wall_s())?)
+        };
+        if let Err(error) = save() {
+            self.surroundings.progress.note(&format!("no checkpoint could be written: {error}"));
+        }
+    }
+
     fn quality(
-        &self,
+        &mut self,
         model: &TaskModel,
         task: &dyn Task,
         record: &mut TrialRecord,
-    ) -> Result<bool> {
+    ) -> Result<Ran> {
         let config = self.spec.train.clone().unwrap_or_default();
-        let mut observe = |at: &unroll_train::Progress<'_>| {
-            let note = match at.latest {
-                Some(point) => format!("{} {:.4}", task.metric().name(), point.validation),
-                None => String::new(),
-            };
-            self.progress.advanced(self.trial, at.step, at.steps, &note);
-            if self.interrupt.load(Ordering::Relaxed) {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
-        };
-        let outcome = unroll_train::train(model, task, &config, &mut observe)?;
-        match outcome.ending {
-            Ending::Interrupted => return Ok(false),
-            Ending::Diverged { step } => record.status = Status::Diverged { step },
-            Ending::Finished | Ending::ReachedThreshold => {}
+        let (trainer, outcome) = self.train(model, task, &config)?;
+        if let Some(paused) = self.put_down(&trainer) {
+            return Ok(paused);
         }
+        if let Ending::Diverged { step } = outcome.ending {
+            record.status = Status::Diverged { step };
+        }
+        record.trace =
+            Some(Trace { every: outcome.trace.every, weights: outcome.trace.hashes.clone() });
         record.timing.train_s = outcome.seconds;
         record.timing.seconds_to_threshold = outcome.threshold.map(|reached| reached.seconds);
         record.curve = outcome
@@ -237,9 +330,12 @@ impl Runner<'_> {
             steps_to_threshold: outcome.threshold.map(|reached| reached.step),
         });
         if !finished {
-            return Ok(true);
+            return Ok(Ran::ToItsEnd);
         }
         for &length in &self.spec.evaluate_lengths {
+            if let Some(paused) = self.put_down(&trainer) {
+                return Ok(paused);
+            }
             let other = self.task(length)?;
             // A task of one length only is not another task at another length.
             if other.seq_len() == task.seq_len() {
@@ -253,11 +349,14 @@ impl Runner<'_> {
                 loss: result.loss,
             });
         }
+        if let Some(paused) = self.put_down(&trainer) {
+            return Ok(paused);
+        }
         if let Some(settings) = &self.spec.gradient {
             let twin =
                 unroll_probe::f64_twin(task, self.architecture()?, &self.spec.options, model)?;
             record.gradient = measure::gradient(&twin, task, settings, outcome.steps)?;
         }
-        Ok(true)
+        Ok(Ran::ToItsEnd)
     }
 }

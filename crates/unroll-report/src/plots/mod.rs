@@ -15,12 +15,10 @@ mod gradient;
 mod metric;
 mod throughput;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use plotters::backend::{BitMapBackend, DrawingBackend};
 use unroll_results::Summary;
-use unroll_results::store::write_bytes;
+use unroll_results::files;
 
 use crate::draw::{Canvas, Figure, Look, looks};
 use crate::{Error, Result};
@@ -56,34 +54,35 @@ pub fn list(summary: &Summary) -> Vec<PlotInfo> {
 /// Writes every plot as `DIR/NAME.svg` and `DIR/NAME.png` and returns the paths.
 ///
 /// # Errors
-/// [`Error::Io`], [`Error::Plot`].
+/// [`Error::Results`], [`Error::Plot`].
 pub fn write_all(dir: &Path, summary: &Summary) -> Result<Vec<PathBuf>> {
-    fs::create_dir_all(dir).map_err(|error| Error::io(dir, error))?;
+    files::create_dir(dir)?;
     let mut paths = Vec::new();
     for (_, Plot { name, figure }) in all(summary) {
         let failed = |message| Error::Plot { plot: name.clone(), message };
         let canvas = figure.canvas();
         let svg = dir.join(format!("{name}.svg"));
-        write_bytes(&svg, canvas.svg(&figure.title).map_err(failed)?.as_bytes())?;
+        files::write(&svg, canvas.svg(&figure.title).map_err(failed)?.as_bytes())?;
         let png = dir.join(format!("{name}.png"));
-        write_png(&png, &canvas).map_err(failed)?;
+        files::write(&png, &png_bytes(&canvas).map_err(failed)?)?;
         paths.extend([svg, png]);
     }
     Ok(paths)
 }
 
-/// Encodes beside the file's place and renames.
-fn write_png(path: &Path, canvas: &Canvas) -> Result<(), String> {
-    let pixels = canvas.raster()?;
-    let beside = path.with_extension("part.png");
-    {
-        let mut backend = BitMapBackend::new(&beside, canvas.pixels());
-        backend
-            .blit_bitmap((0, 0), canvas.pixels(), &pixels)
-            .and_then(|()| backend.present())
-            .map_err(|error| error.to_string())?;
-    }
-    fs::rename(&beside, path).map_err(|error| format!("{}: {error}", path.display()))
+/// A picture as the bytes of a PNG file.
+fn png_bytes(canvas: &Canvas) -> Result<Vec<u8>, String> {
+    let (width, height) = canvas.pixels();
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    let encode = |mut writer: png::Writer<&mut Vec<u8>>| {
+        writer.write_image_data(&canvas.raster().map_err(std::io::Error::other)?)?;
+        writer.finish()
+    };
+    encoder.write_header().and_then(encode).map_err(|error| error.to_string())?;
+    Ok(bytes)
 }
 
 /// Every plot with its task.

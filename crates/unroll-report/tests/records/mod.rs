@@ -57,8 +57,14 @@ pub(crate) fn blank(
         curve: Vec::new(),
         other_lengths: Vec::new(),
         gradient: Vec::new(),
+        trace: None,
         throughput: Vec::new(),
-        timing: Timing { wall_s: 12.0, train_s: 10.0, seconds_to_threshold: None },
+        timing: Timing {
+            wall_s: 12.0,
+            train_s: 10.0,
+            seconds_to_threshold: None,
+            environment: String::new(),
+        },
     }
 }
 

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use miette::Diagnostic;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use unroll_core::{Architecture, Cost};
 use unroll_results::record::{Cell, TrialKind};
+use unroll_results::{Manifest, PlannedTrial, canonical};
 
 use super::planner::Planner;
 use super::source::{Document, SourceError, help_with_names};
@@ -20,7 +21,8 @@ pub const ALGORITHM: u32 = 1;
 
 /// The resolved meaning of a trial: everything that its results depend on, defaults included, and
 /// nothing else.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TrialSpec {
     /// [`ALGORITHM`].
     pub algorithm: u32,
@@ -47,16 +49,16 @@ pub struct TrialSpec {
     /// `cpu` or `cuda`.
     pub device: String,
     /// Training, of quality and throughput trials.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub train: Option<unroll_train::TrainConfig>,
     /// Lengths evaluated after training.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evaluate_lengths: Vec<usize>,
     /// Gradient measurement.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gradient: Option<GradientSettings>,
     /// Throughput measurement.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throughput: Option<ThroughputSettings>,
 }
 
@@ -64,45 +66,12 @@ impl TrialSpec {
     /// The trial's name: the first 32 hexadecimal digits of the BLAKE3 hash of its canonical JSON
     /// (keys sorted, no spaces).
     pub fn id(&self) -> String {
-        let value = serde_json::to_value(self).unwrap_or_default();
-        let mut text = String::new();
-        canonical(&value, &mut text);
-        blake3::hash(text.as_bytes()).to_hex()[..32].to_owned()
+        canonical::hash(self)
     }
 
     /// Registry line of the architecture.
     pub fn architecture(&self) -> Option<&'static dyn Architecture> {
         registry::find(&self.arch)
-    }
-}
-
-/// JSON with sorted keys, so that the text does not depend on a library's map.
-fn canonical(value: &Value, out: &mut String) {
-    match value {
-        Value::Object(map) => {
-            let sorted: BTreeMap<_, _> = map.iter().collect();
-            out.push('{');
-            for (index, (key, value)) in sorted.into_iter().enumerate() {
-                if index > 0 {
-                    out.push(',');
-                }
-                out.push_str(&Value::String(key.clone()).to_string());
-                out.push(':');
-                canonical(value, out);
-            }
-            out.push('}');
-        }
-        Value::Array(items) => {
-            out.push('[');
-            for (index, item) in items.iter().enumerate() {
-                if index > 0 {
-                    out.push(',');
-                }
-                canonical(item, out);
-            }
-            out.push(']');
-        }
-        other => out.push_str(&other.to_string()),
     }
 }
 
@@ -117,8 +86,45 @@ pub struct Trial {
     pub cell: Cell,
     /// Device to run on: `cpu`, `cuda:0`, ...
     pub device: String,
-    /// Counted forward FLOPs of one batch: what trials are weighed by.
-    pub cost: Cost,
+    /// Trainable parameters of the whole model.
+    pub parameters: u64,
+    /// A rough number of seconds that the trial takes on one core: only ratios matter, to weigh trials
+    /// against each other.
+    pub weight: f64,
+}
+
+impl Trial {
+    /// A trial of this meaning, whose forward and backward pass over a batch cost `cost`.
+    pub fn new(spec: TrialSpec, cell: Cell, device: String, cost: &Cost) -> Self {
+        const FLOPS: f64 = 1e10;
+        let training = cost.training_flops() as f64 / FLOPS;
+        let weight = match spec.kind {
+            TrialKind::Quality => {
+                let steps = spec.train.as_ref().map_or(0, |train| train.steps);
+                0.05 + training * steps as f64
+            }
+            TrialKind::Gradient => 0.05 + 4.0 * training,
+            TrialKind::Throughput => {
+                let seconds = spec.throughput.as_ref().map_or(0.5, |t| t.min_seconds);
+                4.0 * seconds + 10.0 * training
+            }
+        };
+        Self { id: spec.id(), spec, cell, device, parameters: cost.parameters, weight }
+    }
+
+    /// A trial as a manifest has it.
+    ///
+    /// # Errors
+    /// When this version of the program does not know the meaning: what of it.
+    pub fn from_manifest(planned: &PlannedTrial) -> Result<Self, serde_json::Error> {
+        let spec: TrialSpec = serde_json::from_value(planned.spec.clone())?;
+        if spec.id() != planned.id {
+            let message = "this version of the program gives the trial another meaning";
+            return Err(serde::de::Error::custom(message));
+        }
+        let (cell, weight) = (planned.cell.clone(), planned.weight);
+        Ok(Self { id: spec.id(), spec, device: cell.device.clone(), cell, parameters: 0, weight })
+    }
 }
 
 /// All trials of an experiment, in the order in which they run.
@@ -150,6 +156,23 @@ pub enum PlanError {
 }
 
 impl Plan {
+    /// The plan as it is frozen in a result folder.
+    pub fn manifest(&self) -> Manifest {
+        let planned = |trial: &Trial| PlannedTrial {
+            id: trial.id.clone(),
+            kind: trial.spec.kind,
+            cell: trial.cell.clone(),
+            weight: trial.weight,
+            spec: serde_json::to_value(&trial.spec).unwrap_or_default(),
+        };
+        Manifest::new(
+            self.experiment.name.clone(),
+            self.experiment.question.trim().to_owned(),
+            self.experiment.analysis.trim().to_owned(),
+            self.trials.iter().map(planned).collect(),
+        )
+    }
+
     /// Reads an experiment file, sets the given `key=value` pairs over it, and lists its trials.
     /// `device` replaces the axis of that name.
     ///

@@ -336,7 +336,7 @@ impl Planner {
                 .then(|| settings.gradient.clone()),
             throughput: (kind == TrialKind::Throughput).then(|| settings.throughput.clone()),
         };
-        Ok(Trial { id: spec.id(), spec, cell, device, cost })
+        Ok(Trial::new(spec, cell, device, &cost))
     }
 
     /// Name of the series, and the values of the axes that belong to this architecture and task.
