@@ -24,11 +24,19 @@ impl TensorFile {
     pub fn read(path: &Path) -> Result<Self> {
         let bytes =
             std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+        Self::from_bytes(&bytes, path)
+    }
+
+    /// Reads the bytes of a safetensors file; `path` is named in errors.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self> {
         let damaged = |source| Error::Safetensors { path: path.to_owned(), source };
-        let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).map_err(damaged)?;
+        let (_, header) = safetensors::SafeTensors::read_metadata(bytes).map_err(damaged)?;
         // Parsed once more as a whole: this checks that the data are as long as the header says.
-        safetensors::SafeTensors::deserialize(&bytes).map_err(damaged)?;
-        let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?;
+        safetensors::SafeTensors::deserialize(bytes).map_err(damaged)?;
+        let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)?;
         Ok(Self {
             tensors: tensors.into_iter().collect(),
             metadata: header.metadata().clone().unwrap_or_default(),

@@ -4,12 +4,16 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Process, Stdio};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use assert_cmd::Command;
 use assert_cmd::cargo::cargo_bin;
 use predicates::prelude::*;
 use serde_json::{Value, json};
+use unroll::experiment::Plan;
+use unroll::progress::Silent;
+use unroll::run::RunOptions;
 use unroll_results::columns::{CLOCK_TABLES, TABLES};
 use unroll_results::events::{self, Event};
 use unroll_results::record::Status;
@@ -488,6 +492,66 @@ fn failed_trials_run_again_only_when_asked() {
     same_tables(&folder.path("whole"), &out);
     let total = all_events(&out).iter().filter(|e| matches!(e, Event::TrialEnded { .. })).count();
     assert_eq!(total, 13, "only the failed one ran again");
+}
+
+#[test]
+fn failing_fast_and_going_on_both_leave_a_run_that_can_be_resumed() {
+    let folder = Folder::new();
+    folder.run(SWEEP, "whole", &[]).success();
+    let out = folder.path("out");
+    let mut plan = Plan::read(&folder.file(SWEEP), &[], None).unwrap();
+    // A trial that cannot run, under the name of one that can.
+    plan.trials[2].spec.arch = "gone".into();
+    let run = |fail_fast: bool| {
+        let options = RunOptions {
+            out: out.clone(),
+            jobs: 1,
+            threads: 1,
+            shard: None,
+            retry_failed: false,
+            fail_fast,
+            checkpoint_every: Duration::from_secs(60),
+            command: "a test".into(),
+        };
+        let outcome = unroll::run::run(&plan, &options, &Silent, &AtomicBool::new(false)).unwrap();
+        (outcome.ran, outcome.reused, outcome.failed, outcome.missing())
+    };
+    assert_eq!(run(true), (2, 0, 1, 9), "the first failure ends the run");
+    assert_eq!(run(true), (9, 2, 1, 0), "a failure of before does not");
+    std::fs::remove_dir_all(&out).unwrap();
+    assert_eq!(run(false), (11, 0, 1, 0));
+    // Mended, the failed one alone is left to run.
+    folder
+        .run(SWEEP, "out", &["--retry", "failed"])
+        .success()
+        .stdout(predicate::str::contains("12 of 12 trials, 11 from before"));
+    same_tables(&folder.path("whole"), &out);
+}
+
+#[test]
+fn a_second_signal_ends_the_program_at_once() {
+    let folder = Folder::new();
+    // Speed is measured for a while that no signal cuts short.
+    let text = SWEEP.replace(r#""gradient"]"#, r#""throughput"]"#)
+        + "\n[throughput]\nmin_seconds = 30.0\n";
+    let mut child = folder.spawn(&text, "out", &[]);
+    let out = folder.path("out");
+    wait_for("the first measurement", || {
+        let started = |event: &&Event| matches!(event, Event::TrialStarted { .. });
+        all_events_if_any(&out).iter().filter(started).count() > 6
+    });
+    signal(&child, "INT");
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(child.try_wait().unwrap().is_none(), "the first signal lets the measurement end");
+    let begin = Instant::now();
+    signal(&child, "INT");
+    assert_eq!(child.wait().unwrap().code(), Some(75));
+    assert!(begin.elapsed() < Duration::from_secs(10));
+    let states = status(&out).unwrap();
+    assert_eq!(states["counts"]["finished"], json!(6), "{states}");
+    // What it held is free again.
+    let short = text.replace("30.0", "0.0");
+    folder.run(&short, "out", &[]).success().stdout(predicate::str::contains("6 from before"));
 }
 
 #[test]
