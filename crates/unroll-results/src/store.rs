@@ -40,7 +40,7 @@ pub enum Kept {
 /// same bits ([`TrialRecord::fingerprint`]), whoever ran it.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn keep(dir: &Path, record: &TrialRecord) -> Result<Kept> {
     if let Ok(first) = read(&path(dir, &record.id)?)
         && !matches!(first.status, Status::Failed { .. })
