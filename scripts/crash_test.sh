@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 runs=${1:-100}
 RANDOM=${2:-1}
 cargo build --release --quiet -p unroll
-unroll=$PWD/target/release/unroll
+unroll=${CARGO_TARGET_DIR:-$PWD/target}/release/unroll
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 

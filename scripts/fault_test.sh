@@ -18,7 +18,7 @@ if [ "${1:-}" != inside ]; then
     exec unshare --user --map-root-user --mount "scripts/$(basename "$0")" inside
 fi
 
-unroll=$PWD/target/release/unroll
+unroll=${CARGO_TARGET_DIR:-$PWD/target}/release/unroll
 work=$(mktemp -d)
 disk=$work/disk
 trap 'umount "$disk" 2>/dev/null || true; rm -rf "$work"' EXIT

@@ -22,7 +22,7 @@ if [ "${1:-}" != inside ]; then
     exec unshare --net --mount "scripts/$(basename "$0")" inside
 fi
 
-unroll=$PWD/target/release/unroll
+unroll=${CARGO_TARGET_DIR:-$PWD/target}/release/unroll
 work=$(mktemp -d)
 chmod 755 "$work"
 pids=()
