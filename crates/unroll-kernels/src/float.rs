@@ -120,42 +120,6 @@ pub(crate) fn sum_of<F: Float>(mut lanes: [F; LANES]) -> F {
     lanes[0]
 }
 
-/// As `isa::multiversion`, for functions over [`Float`].
-macro_rules! multiversion_float {
-    ($(#[$meta:meta])* fn $name:ident<$f:ident: Float>($($arg:ident: $ty:ty),* $(,)?) $body:block) => {
-        $(#[$meta])*
-        pub(crate) fn $name<$f: crate::float::Float>($($arg: $ty),*) {
-            #[inline(always)]
-            fn body<$f: crate::float::Float>($($arg: $ty),*) $body
-
-            #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw")]
-            fn avx512<$f: crate::float::Float>($($arg: $ty),*) {
-                body($($arg),*);
-            }
-
-            #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2")]
-            fn avx2<$f: crate::float::Float>($($arg: $ty),*) {
-                body($($arg),*);
-            }
-
-            match crate::isa::Isa::current() {
-                #[cfg(target_arch = "x86_64")]
-                #[allow(unsafe_code)]
-                // SAFETY: `current` gives only instruction sets that the processor has.
-                crate::isa::Isa::Avx512 => unsafe { avx512($($arg),*) },
-                #[cfg(target_arch = "x86_64")]
-                #[allow(unsafe_code)]
-                // SAFETY: as above.
-                crate::isa::Isa::Avx2 => unsafe { avx2($($arg),*) },
-                _ => body($($arg),*),
-            }
-        }
-    };
-}
-pub(crate) use multiversion_float;
-
 #[cfg(test)]
 mod tests {
     use super::*;

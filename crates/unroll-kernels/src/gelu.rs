@@ -3,7 +3,8 @@
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Storage, Tensor, bail};
 use rayon::prelude::*;
 
-use crate::float::{Float, multiversion_float};
+use crate::float::Float;
+use crate::isa::multiversion;
 
 /// Elements per task.
 const CHUNK: usize = 1 << 13;
@@ -20,7 +21,7 @@ pub fn gelu(x: &Tensor) -> Result<Tensor> {
 
 struct Gelu;
 
-multiversion_float! {
+multiversion! {
     fn values<F: Float>(out: &mut [F], input: &[F]) {
         let (half, root) = (F::from_double(0.5), F::from_double(std::f64::consts::FRAC_1_SQRT_2));
         for (out, &x) in out.iter_mut().zip(input) {
@@ -29,7 +30,7 @@ multiversion_float! {
     }
 }
 
-multiversion_float! {
+multiversion! {
     /// `g (Phi(x) + x phi(x))` with the density `phi`.
     fn gradients<F: Float>(out: &mut [F], input: &[F], gradient: &[F]) {
         let (half, root) = (F::from_double(0.5), F::from_double(std::f64::consts::FRAC_1_SQRT_2));

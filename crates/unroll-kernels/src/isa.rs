@@ -1,7 +1,8 @@
-//! Instruction sets of the element-wise loops.
+//! Instruction sets, and loops that are compiled once for each of them.
 //!
-//! The loops are plain Rust, compiled once per instruction set; the widest one that the processor
-//! has is chosen at run time. No fused multiply-add is used, so all of them give the same bits.
+//! The widest set that the processor has is chosen at run time. The loops of [`multiversion`] are plain
+//! Rust without fused multiply-add, so that they give the same bits on all sets; the products of
+//! recurrent layers (`fused`) do fuse, and differ in the last bits from set to set.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -10,7 +11,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 pub enum Isa {
     /// What the target always has (SSE2 on x86-64, NEON on aarch64).
     Portable,
-    /// AVX2.
+    /// AVX2 and FMA.
     Avx2,
     /// AVX-512 F, VL, DQ and BW.
     Avx512,
@@ -37,10 +38,11 @@ impl Isa {
         match self {
             Self::Portable => true,
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => is_x86_feature_detected!("avx2"),
+            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => {
-                is_x86_feature_detected!("avx512f")
+                Self::Avx2.is_available()
+                    && is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512bw")
@@ -78,21 +80,23 @@ impl Isa {
 
 /// Defines a function that runs its body compiled for the instruction set in use.
 macro_rules! multiversion {
-    ($(#[$meta:meta])* fn $name:ident<$f:ident: Real>($($arg:ident: $ty:ty),* $(,)?) $body:block) => {
+    ($(#[$meta:meta])* fn $name:ident<$f:ident: $bound:ident>(
+        $($arg:ident: $ty:ty),* $(,)?
+    ) $body:block) => {
         $(#[$meta])*
-        pub(crate) fn $name<$f: crate::real::Real>($($arg: $ty),*) {
+        pub(crate) fn $name<$f: $bound>($($arg: $ty),*) {
             #[inline(always)]
-            fn body<$f: crate::real::Real>($($arg: $ty),*) $body
+            fn body<$f: $bound>($($arg: $ty),*) $body
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw")]
-            fn avx512<$f: crate::real::Real>($($arg: $ty),*) {
+            fn avx512<$f: $bound>($($arg: $ty),*) {
                 body($($arg),*);
             }
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2")]
-            fn avx2<$f: crate::real::Real>($($arg: $ty),*) {
+            fn avx2<$f: $bound>($($arg: $ty),*) {
                 body($($arg),*);
             }
 

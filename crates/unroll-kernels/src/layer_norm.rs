@@ -3,7 +3,8 @@
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Storage, Tensor, bail};
 use rayon::prelude::*;
 
-use crate::float::{Float, LANES, multiversion_float, sum_of};
+use crate::float::{Float, LANES, sum_of};
+use crate::isa::multiversion;
 
 /// Elements per task, about. Gradients of scale and shift are summed task by task, in order.
 const CHUNK: usize = 1 << 14;
@@ -61,7 +62,7 @@ fn moments<F: Float>(row: &[F], epsilon: F) -> (F, F) {
     (mean, F::ONE / (variance * inverse + epsilon).sqrt())
 }
 
-multiversion_float! {
+multiversion! {
     fn normalise<F: Float>(out: &mut [F], input: &[F], scale: &[F], shift: &[F], epsilon: F) {
         let features = scale.len();
         for (out, row) in out.chunks_exact_mut(features).zip(input.chunks_exact(features)) {
@@ -80,7 +81,7 @@ pub(crate) struct Part<'a, F> {
     shift: &'a mut [F],
 }
 
-multiversion_float! {
+multiversion! {
     /// With `n` the normalised row and `h = gradient * scale`: `(h - mean(h) - n mean(h n)) / std`.
     fn gradients<F: Float>(
         part: &mut Part<'_, F>,

@@ -3,7 +3,8 @@
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Storage, Tensor, bail};
 use rayon::prelude::*;
 
-use crate::float::{Float, multiversion_float};
+use crate::float::Float;
+use crate::isa::multiversion;
 use crate::product::{Matrix, Threads, multiply};
 
 /// Rows per task of the bias and its gradient, which is summed task by task, in order.
@@ -36,7 +37,7 @@ struct Linear {
     outputs: usize,
 }
 
-multiversion_float! {
+multiversion! {
     /// Adds every row of `rows` to `total`.
     fn sum_rows<F: Float>(total: &mut [F], rows: &[F]) {
         for row in rows.chunks_exact(total.len()) {

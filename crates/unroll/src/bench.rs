@@ -45,6 +45,9 @@ pub struct LayerRequest {
 /// The attention core alone: no projections, no parameters.
 const SDPA: &str = "sdpa";
 
+/// candle's own layers, as yardsticks: one graph node for every operation of every step.
+const CANDLE: [&str; 2] = ["candle_gru", "candle_lstm"];
+
 /// Times a layer on standard normal input.
 ///
 /// # Errors
@@ -61,8 +64,11 @@ pub fn layer(request: &LayerRequest) -> unroll_probe::Result<LayerTiming> {
     if request.arch == SDPA {
         return sdpa(request, &options);
     }
+    if CANDLE.contains(&request.arch.as_str()) {
+        return candle(request, &options);
+    }
     let architecture = registry::find(&request.arch).ok_or_else(|| {
-        let names: Vec<&str> = registry::names().into_iter().chain([SDPA]).collect();
+        let names: Vec<&str> = registry::names().into_iter().chain([SDPA]).chain(CANDLE).collect();
         let help = nearest(&request.arch, &names);
         Error::option("arch", format!("there is no architecture `{}`: {help}", request.arch))
     })?;
@@ -129,26 +135,70 @@ fn sdpa(request: &LayerRequest, options: &TimingOptions) -> unroll_probe::Result
         let scores = (q.matmul(&k.t()?)? * scale)?;
         Ok(ops::masked_softmax(&scores, mask.as_ref())?.matmul(v)?)
     };
-    let gauge: &dyn MemoryGauge = &Gauge::default();
     // Two products of T x T x d; causal attention needs half of them.
     let products = (4 * batch * heads * steps * steps * size) as u64;
     let forward_flops = if request.causal { products / 2 } else { products };
-    let (timed, flops) = if request.train {
+    if request.train {
         let step =
             |(): &()| -> unroll_probe::Result<_> { Ok(attend(&q, &k, &v)?.sum_all()?.backward()?) };
-        (time(options, device, gauge, || Ok(()), step)?, 3 * forward_flops)
+        timed(request, options, 3 * forward_flops, step)
     } else {
         let (q, k, v) = (q.as_detached_tensor(), k.as_detached_tensor(), v.as_detached_tensor());
         let step = |(): &()| -> unroll_probe::Result<_> { Ok(attend(&q, &k, &v)?) };
-        (time(options, device, gauge, || Ok(()), step)?, forward_flops)
-    };
+        timed(request, options, forward_flops, step)
+    }
+}
+
+/// Times `step`, which has that many FLOPs.
+fn timed<T>(
+    request: &LayerRequest,
+    options: &TimingOptions,
+    flops: u64,
+    step: impl Fn(&()) -> unroll_probe::Result<T>,
+) -> unroll_probe::Result<LayerTiming> {
+    let gauge: &dyn MemoryGauge = &Gauge::default();
+    let timed = time(options, &request.device, gauge, || Ok(()), step)?;
     Ok(LayerTiming {
         median_s: timed.median_s,
         min_s: timed.min_s,
         iterations: timed.iterations,
         flops,
         gflops_per_s: flops as f64 / timed.median_s / 1e9,
-        tokens_per_s: (batch * steps) as f64 / timed.median_s,
+        tokens_per_s: (request.batch * request.seq_len) as f64 / timed.median_s,
         peak_bytes: timed.peak_bytes,
     })
+}
+
+/// A layer of `candle_nn::rnn`.
+fn candle(request: &LayerRequest, options: &TimingOptions) -> unroll_probe::Result<LayerTiming> {
+    use candle_nn::rnn::{GRUConfig, LSTMConfig, RNN, gru, lstm};
+
+    let (dtype, device) = (request.dtype, &request.device);
+    let (inputs, hidden) = (request.input, request.hidden);
+    let variables = candle_nn::VarMap::new();
+    let builder = candle_nn::VarBuilder::from_varmap(&variables, dtype, device);
+    let lstm = (request.arch == "candle_lstm")
+        .then(|| lstm(inputs, hidden, LSTMConfig::default(), builder.clone()))
+        .transpose()?;
+    let gru =
+        lstm.is_none().then(|| gru(inputs, hidden, GRUConfig::default(), builder)).transpose()?;
+    let forward = |x: &Tensor| -> unroll_probe::Result<Tensor> {
+        match (&lstm, &gru) {
+            (Some(layer), _) => Ok(layer.states_to_tensor(&layer.seq(x)?)?),
+            (_, Some(layer)) => Ok(layer.states_to_tensor(&layer.seq(x)?)?),
+            (None, None) => Err(Error::option("arch", "no such layer").into()),
+        }
+    };
+    let shape = (request.batch, request.seq_len, inputs);
+    let x = Var::from_tensor(&Stream::new(0, "x").normal(shape, 1.0, dtype, device)?)?;
+    let gates = if lstm.is_some() { 4 } else { 3 };
+    let products = 2 * request.batch * request.seq_len * gates * hidden * (inputs + hidden);
+    if request.train {
+        let step = |(): &()| -> unroll_probe::Result<_> { Ok(forward(&x)?.sum_all()?.backward()?) };
+        timed(request, options, 3 * products as u64, step)
+    } else {
+        // Its weights are variables: a graph is made in any case.
+        let x = x.as_detached_tensor();
+        timed(request, options, products as u64, |(): &()| forward(&x))
+    }
 }

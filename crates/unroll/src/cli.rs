@@ -332,7 +332,8 @@ pub enum ModeArg {
 /// Options of `unroll bench layer`.
 #[derive(Debug, Args)]
 pub struct LayerArgs {
-    /// Architecture, or `sdpa` for the attention core alone
+    /// Architecture, `sdpa` for the attention core alone, or candle's own layers as yardsticks:
+    /// `candle_lstm`, `candle_gru`
     #[arg(long)]
     pub arch: String,
     /// Sequences

@@ -84,7 +84,10 @@ impl Folder {
 
     fn file(&self, text: &str) -> PathBuf {
         let path = self.path("experiment.toml");
-        std::fs::write(&path, text).unwrap();
+        // Never again while a program that was started before reads it.
+        if std::fs::read_to_string(&path).ok().as_deref() != Some(text) {
+            std::fs::write(&path, text).unwrap();
+        }
         path
     }
 
@@ -321,7 +324,7 @@ fn a_damaged_checkpoint_is_not_believed() {
 fn shards_merge_to_the_bytes_of_one_run() {
     let folder = Folder::new();
     folder.run(SWEEP, "whole", &[]).success();
-    for count in [1, 2, 3, 7] {
+    for count in 1..=7 {
         let mut dirs = Vec::new();
         for index in 1..=count {
             let out = format!("shard-{index}-of-{count}");
@@ -331,13 +334,15 @@ fn shards_merge_to_the_bytes_of_one_run() {
         }
         let held: usize = dirs.iter().map(|dir| store::ids(dir).unwrap().len()).sum();
         assert_eq!(held, 12, "every trial is in one shard");
-        for (turn, out) in ["forward", "backward"].into_iter().enumerate() {
-            let out = folder.path(&format!("{out}-{count}"));
+        for turn in 0..3 {
+            let out = folder.path(&format!("merged-{turn}-of-{count}"));
             unroll().arg("merge").args(&dirs).arg("--out").arg(&out).assert().success();
             same_tables(&folder.path("whole"), &out);
             unroll().arg("verify").arg(&out).assert().success();
             if turn == 0 {
                 dirs.reverse();
+            } else {
+                dirs.rotate_left(count / 2);
             }
         }
     }

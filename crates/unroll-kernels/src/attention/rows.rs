@@ -3,7 +3,8 @@
 //! A block has a row per query; the keys that a query sees are one run of columns. Rows lie
 //! `width` elements apart, a multiple of [`LANES`], so that the loops work on whole vectors.
 
-use crate::float::{Float, LANES, multiversion_float, sum_of};
+use crate::float::{Float, LANES, sum_of};
+use crate::isa::multiversion;
 
 /// Columns `first..end` of a row that its query sees; empty when `first == end`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -54,7 +55,7 @@ pub(super) struct Running<'a, F> {
     pub(super) rescale: &'a mut [F],
 }
 
-multiversion_float! {
+multiversion! {
     /// Replaces scores by `exp(score - peak)`, zero where hidden, and carries peak and sum on.
     fn exponentials<F: Float>(
         scores: &mut [F],
@@ -103,7 +104,7 @@ pub(super) struct Finished<'a, F> {
     pub(super) dot: &'a [F],
 }
 
-multiversion_float! {
+multiversion! {
     /// Replaces scores by weights `w = exp(score - peak) / total`, and their gradients `g` by those of
     /// the scores, `w (g - dot)`; both zero where hidden.
     fn score_gradients<F: Float>(
@@ -140,7 +141,7 @@ multiversion_float! {
     }
 }
 
-multiversion_float! {
+multiversion! {
     /// Multiplies each row of `width` elements by its factor.
     fn scale_rows<F: Float>(rows: &mut [F], width: usize, factors: &[F]) {
         for (row, &factor) in rows.chunks_exact_mut(width).zip(factors) {

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, TryLockError};
 
 use rayon::prelude::*;
 
@@ -72,16 +73,38 @@ impl Plan {
         };
         match &self.shares[..] {
             [only] => work(only),
-            // Threads that wait for each other must all run: a pool does not promise that.
-            [first, others @ ..] if self.by_units => std::thread::scope(|scope| {
-                for share in others {
-                    let work = &work;
-                    scope.spawn(move || work(share));
-                }
-                work(first);
-            }),
+            shares if self.by_units => together(shares, &work),
             shares => shares.par_iter().with_max_len(1).for_each(work),
         }
+    }
+}
+
+/// Runs all shares at the same time: they wait for each other.
+///
+/// On the pool's own threads, one share each: threads beside the pool would compete with its workers,
+/// which look for work for a while before they sleep. Two such calls at once could wait for each other's
+/// threads, so that the second one, if there ever is one, gets threads of its own.
+fn together(shares: &[Share], work: &(impl Fn(&Share) + Sync)) {
+    static POOL: Mutex<()> = Mutex::new(());
+
+    // A panic in a call says nothing about the next.
+    let pool = match POOL.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    };
+    if pool.is_some() && shares.len() <= rayon::current_num_threads() {
+        rayon::broadcast(|thread| {
+            if let Some(share) = shares.get(thread.index()) {
+                work(share);
+            }
+        });
+    } else {
+        std::thread::scope(|scope| {
+            for share in shares {
+                scope.spawn(move || work(share));
+            }
+        });
     }
 }
 
