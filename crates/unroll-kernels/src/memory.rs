@@ -1,12 +1,15 @@
 //! Counting memory: an allocator that knows how much is in use and how much was at most.
 //!
-//! It forwards every call to the system's allocator, zeroed and resized blocks included: large
-//! blocks of zeros then stay free until they are written to.
+//! It forwards every call to mimalloc, which keeps the memory that is given back for a moment: a training
+//! step frees and takes the same large blocks again and again, and the system's allocator returns such
+//! blocks to the kernel each time, so that half of the time of attention layers went into page faults.
 
-use std::alloc::{GlobalAlloc, Layout, System};
+use std::alloc::{GlobalAlloc, Layout};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// The system's allocator with two counters. Programs install it with `#[global_allocator]`.
+use mimalloc::MiMalloc;
+
+/// mimalloc with two counters. Programs install it with `#[global_allocator]`.
 #[derive(Debug)]
 pub struct CountingAllocator {
     in_use: AtomicUsize,
@@ -49,12 +52,11 @@ impl CountingAllocator {
 }
 
 #[allow(unsafe_code)]
-// SAFETY: every method forwards its arguments unchanged to the system's allocator, which upholds the
-// contract; the counters touch no memory of the caller.
+// SAFETY: every method forwards its arguments unchanged to mimalloc, which upholds the contract; the counters touch no memory of the caller.
 unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's contract is the callee's.
-        let pointer = unsafe { System.alloc(layout) };
+        let pointer = unsafe { MiMalloc.alloc(layout) };
         if !pointer.is_null() {
             self.add(layout.size());
         }
@@ -63,13 +65,13 @@ unsafe impl GlobalAlloc for CountingAllocator {
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) };
+        unsafe { MiMalloc.dealloc(pointer, layout) };
         self.remove(layout.size());
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as above.
-        let pointer = unsafe { System.alloc_zeroed(layout) };
+        let pointer = unsafe { MiMalloc.alloc_zeroed(layout) };
         if !pointer.is_null() {
             self.add(layout.size());
         }
@@ -78,7 +80,7 @@ unsafe impl GlobalAlloc for CountingAllocator {
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         // SAFETY: as above.
-        let moved = unsafe { System.realloc(pointer, layout, new_size) };
+        let moved = unsafe { MiMalloc.realloc(pointer, layout, new_size) };
         if !moved.is_null() {
             self.add(new_size);
             self.remove(layout.size());
