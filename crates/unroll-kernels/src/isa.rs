@@ -52,17 +52,22 @@ impl Isa {
         }
     }
 
-    /// The instruction set in use: the one that was [forced](Self::force), else the widest.
+    /// The instruction set in use: the one that was [forced](Self::force), else the one that the
+    /// environment variable `UNROLL_ISA` names (`portable`, `avx2`, `avx512`) if the processor has it, else
+    /// the widest.
     pub fn current() -> Self {
         match CHOSEN.load(Ordering::Relaxed) {
             1 => Self::Portable,
             2 => Self::Avx2,
             3 => Self::Avx512,
             _ => {
-                let widest = Self::ALL.into_iter().rev().find(|isa| isa.is_available());
-                let widest = widest.unwrap_or(Self::Portable);
-                CHOSEN.store(1 + widest as u8, Ordering::Relaxed);
-                widest
+                let named = std::env::var("UNROLL_ISA").ok();
+                let asked = |isa: &Self| named.as_deref().is_none_or(|name| isa.name() == name);
+                let mut widest_first = Self::ALL.into_iter().rev().filter(|isa| isa.is_available());
+                let chosen = widest_first.clone().find(asked).or_else(|| widest_first.next());
+                let chosen = chosen.unwrap_or(Self::Portable);
+                CHOSEN.store(1 + chosen as u8, Ordering::Relaxed);
+                chosen
             }
         }
     }

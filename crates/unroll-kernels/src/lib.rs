@@ -27,6 +27,7 @@ mod real;
 pub mod recurrent;
 mod rnn;
 mod sequence;
+pub mod threads;
 
 pub use attention::{AttentionArgs, attention, self_attention};
 pub use gelu::gelu;

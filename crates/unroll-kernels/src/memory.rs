@@ -1,26 +1,25 @@
 //! Counting memory: an allocator that knows how much is in use and how much was at most.
 //!
-//! It forwards every call to mimalloc, which keeps the memory that is given back for a moment: a training
-//! step frees and takes the same large blocks again and again, and the system's allocator returns such
-//! blocks to the kernel each time, so that half of the time of attention layers went into page faults.
+//! It forwards every call to another allocator, zeroed and resized blocks included. Which one matters: a
+//! training step frees and takes the same large blocks again and again, and the system's allocator returns
+//! such blocks to the kernel each time, so that half of the time of an attention layer can go into page
+//! faults. mimalloc keeps them for a moment.
 
-use std::alloc::{GlobalAlloc, Layout};
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use mimalloc::MiMalloc;
-
-/// mimalloc with two counters. Programs install it with `#[global_allocator]`.
+/// An allocator with two counters. Programs install it with `#[global_allocator]`.
 #[derive(Debug)]
-pub struct CountingAllocator {
+pub struct CountingAllocator<A = System> {
+    inner: A,
     in_use: AtomicUsize,
     peak: AtomicUsize,
 }
 
-impl CountingAllocator {
+impl<A> CountingAllocator<A> {
     /// Counters at zero.
-    #[allow(clippy::new_without_default)] // A static needs a constant.
-    pub const fn new() -> Self {
-        Self { in_use: AtomicUsize::new(0), peak: AtomicUsize::new(0) }
+    pub const fn new(inner: A) -> Self {
+        Self { inner, in_use: AtomicUsize::new(0), peak: AtomicUsize::new(0) }
     }
 
     /// Bytes in use now.
@@ -52,11 +51,11 @@ impl CountingAllocator {
 }
 
 #[allow(unsafe_code)]
-// SAFETY: every method forwards its arguments unchanged to mimalloc, which upholds the contract; the counters touch no memory of the caller.
-unsafe impl GlobalAlloc for CountingAllocator {
+// SAFETY: every method forwards its arguments unchanged to an allocator, which upholds the contract; the counters touch no memory of the caller.
+unsafe impl<A: GlobalAlloc> GlobalAlloc for CountingAllocator<A> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's contract is the callee's.
-        let pointer = unsafe { MiMalloc.alloc(layout) };
+        let pointer = unsafe { self.inner.alloc(layout) };
         if !pointer.is_null() {
             self.add(layout.size());
         }
@@ -65,13 +64,13 @@ unsafe impl GlobalAlloc for CountingAllocator {
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         // SAFETY: as above.
-        unsafe { MiMalloc.dealloc(pointer, layout) };
+        unsafe { self.inner.dealloc(pointer, layout) };
         self.remove(layout.size());
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as above.
-        let pointer = unsafe { MiMalloc.alloc_zeroed(layout) };
+        let pointer = unsafe { self.inner.alloc_zeroed(layout) };
         if !pointer.is_null() {
             self.add(layout.size());
         }
@@ -80,7 +79,7 @@ unsafe impl GlobalAlloc for CountingAllocator {
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         // SAFETY: as above.
-        let moved = unsafe { MiMalloc.realloc(pointer, layout, new_size) };
+        let moved = unsafe { self.inner.realloc(pointer, layout, new_size) };
         if !moved.is_null() {
             self.add(new_size);
             self.remove(layout.size());
@@ -95,7 +94,7 @@ mod tests {
 
     #[test]
     fn counts_what_is_in_use_and_its_peak() {
-        let allocator = CountingAllocator::new();
+        let allocator = CountingAllocator::new(System);
         let layout = Layout::from_size_align(1000, 8).unwrap();
         #[allow(unsafe_code)]
         // SAFETY: blocks are freed once, with the layout that they have then.

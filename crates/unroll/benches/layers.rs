@@ -28,6 +28,7 @@ fn input(steps: usize) -> Tensor {
 }
 
 fn layers(criterion: &mut Criterion) {
+    unroll_kernels::threads::keep_candle_to_one_thread();
     for mode in ["forward", "train"] {
         let mut group = criterion.benchmark_group(mode);
         group.sample_size(10);

@@ -2,12 +2,14 @@
 
 use std::process::ExitCode;
 
-use unroll_kernels::memory::CountingAllocator;
+use unroll::memory::Allocator;
 
 #[global_allocator]
-static ALLOCATOR: CountingAllocator = CountingAllocator::new();
+static ALLOCATOR: Allocator = Allocator::new(mimalloc::MiMalloc);
 
 fn main() -> ExitCode {
+    // First: it works only while there are no other threads.
+    unroll_kernels::threads::keep_candle_to_one_thread();
     unroll::memory::count_with(&ALLOCATOR);
     unroll::commands::main()
 }

@@ -3,13 +3,17 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use mimalloc::MiMalloc;
 use unroll_kernels::memory::CountingAllocator;
 use unroll_probe::MemoryGauge;
 
-static COUNTER: OnceLock<&'static CountingAllocator> = OnceLock::new();
+/// The program's allocator.
+pub type Allocator = CountingAllocator<MiMalloc>;
+
+static COUNTER: OnceLock<&'static Allocator> = OnceLock::new();
 
 /// Names the allocator that counts. Only the first call has an effect.
-pub fn count_with(allocator: &'static CountingAllocator) {
+pub fn count_with(allocator: &'static Allocator) {
     COUNTER.get_or_init(|| allocator);
 }
 
