@@ -8,11 +8,10 @@ mod tests;
 use std::any::Any;
 use std::sync::OnceLock;
 
-use candle_core::{
-    CpuStorage, CustomOp1, CustomOp3, DType, Layout, Result, Shape, Storage, Tensor, bail,
-};
+use candle_core::{CpuStorage, CustomOp1, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
 
 use crate::float::Float;
+use crate::storage::host;
 use blocks::{Gradients, Incoming, Operand, Problem, Sizes, Statistics};
 
 /// Which keys a query sees. Queries are the last `T` of the `S` steps that have keys: query `i`
@@ -145,13 +144,6 @@ fn elements<'a, F: Float>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'
     Ok(&F::slice(storage)?[layout.start_offset()..])
 }
 
-fn cpu(storage: &Storage) -> Result<&CpuStorage> {
-    match storage {
-        Storage::Cpu(storage) => Ok(storage),
-        _ => bail!("attention has only a CPU form"),
-    }
-}
-
 /// `(B, N, rows, features)` as it lies.
 fn operand<'a, F: Float>(storage: &'a CpuStorage, layout: &Layout) -> Result<Operand<'a, F>> {
     let [batch_stride, head_stride, row_stride, _] = *layout.stride() else {
@@ -169,7 +161,7 @@ impl AttentionOp {
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let gradient = gradient.contiguous()?;
         let guards = [args[0], args[1], args[2], out, &gradient].map(Tensor::storage_and_layout);
-        let at = |index: usize| operand::<F>(cpu(&guards[index].0)?, guards[index].1);
+        let at = |index: usize| operand::<F>(host(&guards[index].0)?, guards[index].1);
         let found = self.backward(&Incoming {
             queries: at(0)?,
             keys: at(1)?,
@@ -252,7 +244,7 @@ impl PackedOp {
     fn gradients<F: Float>(&self, arg: &Tensor, out: &Tensor, gradient: &Tensor) -> Result<Tensor> {
         let gradient = gradient.contiguous()?;
         let guards = [arg, out, &gradient].map(Tensor::storage_and_layout);
-        let at = |index: usize| elements::<F>(cpu(&guards[index].0)?, guards[index].1);
+        let at = |index: usize| elements::<F>(host(&guards[index].0)?, guards[index].1);
         let packed = at(0)?;
         let found = self.0.backward(&Incoming {
             queries: self.heads(packed, 3, 0),

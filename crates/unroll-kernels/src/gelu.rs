@@ -1,10 +1,11 @@
 //! The Gaussian error linear unit as one operation.
 
-use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Storage, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use crate::float::Float;
 use crate::isa::multiversion;
+use crate::storage::{elements, host};
 
 /// Elements per task.
 const CHUNK: usize = 1 << 13;
@@ -42,13 +43,6 @@ multiversion! {
     }
 }
 
-fn elements<'a, F: Float>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [F]> {
-    match layout.contiguous_offsets() {
-        Some((start, end)) => Ok(&F::slice(storage)?[start..end]),
-        None => bail!("GELU needs a contiguous tensor"),
-    }
-}
-
 fn forward<F: Float>(storage: &CpuStorage, layout: &Layout) -> Result<CpuStorage> {
     let input = elements::<F>(storage, layout)?;
     let mut out = vec![F::ZERO; input.len()];
@@ -59,13 +53,9 @@ fn forward<F: Float>(storage: &CpuStorage, layout: &Layout) -> Result<CpuStorage
 
 fn backward<F: Float>(x: &Tensor, gradient: &Tensor) -> Result<Tensor> {
     let gradient = gradient.contiguous()?;
-    let ((x_storage, x_layout), (g_storage, g_layout)) =
-        (x.storage_and_layout(), gradient.storage_and_layout());
-    let (Storage::Cpu(x_storage), Storage::Cpu(g_storage)) = (&*x_storage, &*g_storage) else {
-        bail!("GELU has only a CPU form")
-    };
-    let input = elements::<F>(x_storage, x_layout)?;
-    let incoming = elements::<F>(g_storage, g_layout)?;
+    let guards = [x, &gradient].map(Tensor::storage_and_layout);
+    let at = |index: usize| elements::<F>(host(&guards[index].0)?, guards[index].1);
+    let (input, incoming) = (at(0)?, at(1)?);
     let mut out = vec![F::ZERO; input.len()];
     let chunks = out.par_chunks_mut(CHUNK).zip(input.par_chunks(CHUNK));
     chunks

@@ -1,10 +1,11 @@
 //! Layer normalisation as one operation.
 
-use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Storage, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use crate::float::{Float, LANES, sum_of};
 use crate::isa::multiversion;
+use crate::storage::{elements, host};
 
 /// Elements per task, about. Gradients of scale and shift are summed task by task, in order.
 const CHUNK: usize = 1 << 14;
@@ -113,13 +114,6 @@ multiversion! {
     }
 }
 
-fn elements<'a, F: Float>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [F]> {
-    match layout.contiguous_offsets() {
-        Some((start, end)) => Ok(&F::slice(storage)?[start..end]),
-        None => bail!("layer normalisation needs contiguous tensors"),
-    }
-}
-
 impl LayerNorm {
     /// Elements per task: whole rows.
     fn chunk(&self) -> usize {
@@ -142,12 +136,7 @@ impl LayerNorm {
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let gradient = gradient.contiguous()?;
         let guards = [x, scale, &gradient].map(Tensor::storage_and_layout);
-        let at = |index: usize| -> Result<&[F]> {
-            match &*guards[index].0 {
-                Storage::Cpu(storage) => elements::<F>(storage, guards[index].1),
-                _ => bail!("layer normalisation has only a CPU form"),
-            }
-        };
+        let at = |index: usize| elements::<F>(host(&guards[index].0)?, guards[index].1);
         let (input, scales, incoming) = (at(0)?, at(1)?, at(2)?);
         let (chunk, features) = (self.chunk(), self.features);
         let epsilon = F::from_double(self.epsilon);
@@ -225,29 +214,17 @@ impl CustomOp3 for LayerNorm {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{D, Device, Var};
+    use candle_core::{D, Device};
     use proptest::prelude::*;
 
     use super::*;
+    use crate::testing::{draw, list};
 
     fn definition(x: &Tensor, scale: &Tensor, shift: &Tensor, epsilon: f64) -> Result<Tensor> {
         let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
         let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
         let normal = centred.broadcast_div(&(variance + epsilon)?.sqrt()?)?;
         normal.broadcast_mul(scale)?.broadcast_add(shift)
-    }
-
-    fn draw(shape: &[usize], seed: usize, dtype: DType) -> Var {
-        let count = shape.iter().product::<usize>();
-        let values: Vec<f64> = (0..count)
-            .map(|i| 4.0 * ((i * 7919 + seed) as f64 * 0.618_033_988_7).fract() - 1.5)
-            .collect();
-        let values = Tensor::from_vec(values, shape, &Device::Cpu).unwrap();
-        Var::from_tensor(&values.to_dtype(dtype).unwrap()).unwrap()
-    }
-
-    fn list(x: &Tensor) -> Vec<f64> {
-        x.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
     }
 
     proptest! {

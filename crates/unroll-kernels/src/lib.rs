@@ -5,10 +5,11 @@
 //! SIMD and `unsafe`.
 //!
 //! - [`recurrent`]: vanilla RNN, GRU and LSTM layers.
-//! - [`attention`](mod@attention): scaled dot-product attention.
+//! - [`attention`](mod@attention): scaled dot-product attention; [`additive_scores`] for Bahdanau's.
 //! - [`layer_norm`], [`gelu`] and [`linear`]: what else a transformer block is made of.
 //! - [`isa`]: which instruction set the loops run on, chosen at run time.
 
+mod additive;
 pub mod attention;
 mod buffers;
 mod float;
@@ -27,8 +28,12 @@ mod real;
 pub mod recurrent;
 mod rnn;
 mod sequence;
+mod storage;
+#[cfg(test)]
+mod testing;
 pub mod threads;
 
+pub use additive::additive_scores;
 pub use attention::{AttentionArgs, attention, self_attention};
 pub use gelu::gelu;
 pub use layer_norm::layer_norm;

@@ -1,11 +1,12 @@
 //! A linear map with bias as one operation.
 
-use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Storage, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use crate::float::Float;
 use crate::isa::multiversion;
 use crate::product::{Matrix, Threads, multiply};
+use crate::storage::{elements, host};
 
 /// Rows per task of the bias and its gradient, which is summed task by task, in order.
 const ROWS: usize = 256;
@@ -73,12 +74,7 @@ impl Linear {
         let Self { rows, inputs, outputs } = *self;
         let gradient = gradient.contiguous()?;
         let guards = [x, weight, &gradient].map(Tensor::storage_and_layout);
-        let at = |index: usize| -> Result<&[F]> {
-            match &*guards[index].0 {
-                Storage::Cpu(storage) => elements::<F>(storage, guards[index].1),
-                _ => bail!("this linear map has only a CPU form"),
-            }
-        };
+        let at = |index: usize| elements::<F>(host(&guards[index].0)?, guards[index].1);
         let (values, weights, incoming) = (at(0)?, at(1)?, at(2)?);
         let left = Matrix::new(incoming, rows, outputs);
         let for_x = if x.track_op() {
@@ -108,13 +104,6 @@ impl Linear {
             None
         };
         Ok((for_x, for_weight, for_bias))
-    }
-}
-
-fn elements<'a, F: Float>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [F]> {
-    match layout.contiguous_offsets() {
-        Some((start, end)) => Ok(&F::slice(storage)?[start..end]),
-        None => bail!("this linear map needs contiguous tensors"),
     }
 }
 
@@ -168,23 +157,10 @@ impl CustomOp3 for Linear {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{Device, Var};
     use proptest::prelude::*;
 
     use super::*;
-
-    fn draw(shape: &[usize], seed: usize, dtype: DType) -> Var {
-        let count = shape.iter().product::<usize>();
-        let values: Vec<f64> = (0..count)
-            .map(|i| 2.0 * ((i * 7919 + seed) as f64 * 0.618_033_988_7).fract() - 1.0)
-            .collect();
-        let values = Tensor::from_vec(values, shape, &Device::Cpu).unwrap();
-        Var::from_tensor(&values.to_dtype(dtype).unwrap()).unwrap()
-    }
-
-    fn list(x: &Tensor) -> Vec<f64> {
-        x.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
-    }
+    use crate::testing::{draw, list};
 
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(60) })]

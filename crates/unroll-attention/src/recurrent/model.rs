@@ -154,16 +154,15 @@ impl RecurrentAttention {
         let probability = self.config.attention_dropout;
         let dropout = stream.as_ref().map(|stream| WeightDropout { probability, stream });
         let tensors = (&asked, &scored, &keys.unsqueeze(1)?);
-        let fused = score.is_product()
-            && dropout.is_none()
-            && !args.attention
-            && softmax::may_fuse(args.form, dtype, device);
+        let may_fuse = softmax::may_fuse(args.form, dtype, device);
+        let fused = score.is_product() && dropout.is_none() && !args.attention && may_fuse;
         let attended = if fused {
             let visible = Visible::new(pattern, cached, args.lengths);
             Attended { context: softmax::attend_fused(tensors, &visible, 1.0)?, weights: None }
         } else {
             let plan = Plan::new(pattern, sizes, args.lengths, dtype, device)?;
-            softmax::attend(tensors, &plan, dropout, args.attention, |q, k| score.pairs(q, k))?
+            let pairs = |q: &Tensor, k: &Tensor| score.pairs(q, k, may_fuse);
+            softmax::attend(tensors, &plan, dropout, args.attention, pairs)?
         };
         let cache = if self.config.causal {
             let end = cached + memory::common_length(args.lengths, seq_len).unwrap_or(seq_len);
@@ -205,13 +204,15 @@ impl RecurrentAttention {
         let (asked, scored) = score.project(&query, &keys)?;
         let tensors = (&asked, &scored, &keys.unsqueeze(1)?);
         let (dtype, device) = (self.dtype(), self.device());
-        let visible = Visible::last(pattern, sizes, lengths)
-            .filter(|_| score.is_product() && softmax::may_fuse(form, dtype, device));
+        let may_fuse = softmax::may_fuse(form, dtype, device);
+        let visible =
+            Visible::last(pattern, sizes, lengths).filter(|_| score.is_product() && may_fuse);
         let context = match visible {
             Some(visible) => softmax::attend_fused(tensors, &visible, 1.0)?,
             None => {
                 let plan = Plan::last(pattern, sizes, lengths, dtype, device)?;
-                softmax::attend(tensors, &plan, None, false, |q, k| score.pairs(q, k))?.context
+                let pairs = |q: &Tensor, k: &Tensor| score.pairs(q, k, may_fuse);
+                softmax::attend(tensors, &plan, None, false, pairs)?.context
             }
         };
         Ok(context.squeeze(1)?)

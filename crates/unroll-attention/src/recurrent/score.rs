@@ -103,9 +103,16 @@ impl ScoreFunction {
         matches!(self, Self::Dot | Self::General { .. })
     }
 
-    /// Scores `(B, 1, Q, S)` of all pairs of projected queries and keys.
-    pub(super) fn pairs(&self, queries: &Tensor, keys: &Tensor) -> Result<Tensor> {
+    /// Scores `(B, 1, Q, S)` of all pairs of projected queries and keys. `fused`: without the sums of all
+    /// pairs in memory, where that makes a difference.
+    pub(super) fn pairs(&self, queries: &Tensor, keys: &Tensor, fused: bool) -> Result<Tensor> {
         match self {
+            Self::Additive { score, .. } | Self::Concat { score, .. } if fused => {
+                let (queries, keys) = (queries.squeeze(1)?, keys.squeeze(1)?);
+                let scores =
+                    unroll_kernels::additive_scores(&queries, &keys, &score.flatten_all()?)?;
+                Ok(scores.unsqueeze(1)?)
+            }
             Self::Additive { score, .. } | Self::Concat { score, .. } => {
                 let sums = queries.unsqueeze(3)?.broadcast_add(&keys.unsqueeze(2)?)?;
                 Ok(ops::linear(&sums.tanh()?, score, None)?.squeeze(4)?)

@@ -146,7 +146,7 @@ pub enum PlanError {
     #[diagnostic(transparent)]
     Source(#[from] Box<SourceError>),
     /// The file cannot be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}")]
     Read {
         /// The file.
         path: String,
