@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 
 if [ "${1:-}" != inside ]; then
     cargo build --release --quiet -p unroll
-    if ! unshare --user --map-root-user --mount true 2>/dev/null; then
+    if ! unshare --user --map-root-user --mount mount -t tmpfs tmpfs /mnt 2>/dev/null; then
         echo "SKIPPED: no namespaces for users here, so no small disk can be made"
         exit 0
     fi
@@ -68,7 +68,7 @@ echo "== the disk fills up while trials run"
 mount -t tmpfs -o size=12M tmpfs "$disk"
 run --out "$disk/out" >"$work/said" 2>&1 &
 pid=$!
-until [ "$(records "$disk/out")" -ge 2 ]; do sleep 0.02; done
+while kill -0 "$pid" 2>/dev/null && [ "$(records "$disk/out")" -lt 2 ]; do sleep 0.02; done
 cat /dev/zero >"$disk/ballast" 2>/dev/null || true
 code=0
 wait "$pid" || code=$?
@@ -119,8 +119,8 @@ if command -v faketime >/dev/null; then
     # A run of today is killed; the next one believes that it is long ago, the last that it is far ahead.
     run --out "$work/clock" --checkpoint-every 0.02 >/dev/null 2>&1 &
     pid=$!
-    until [ "$(records "$work/clock")" -ge 3 ]; do sleep 0.02; done
-    kill -KILL "$pid"
+    while kill -0 "$pid" 2>/dev/null && [ "$(records "$work/clock")" -lt 3 ]; do sleep 0.02; done
+    kill -KILL "$pid" 2>/dev/null || true
     wait "$pid" 2>/dev/null || true
     for shift in '-9000 days' '+9000 days'; do
         code=0

