@@ -51,14 +51,21 @@ pub(crate) struct Features {
 }
 
 impl Features {
-    fn narrow(&self, start: usize, len: usize) -> Result<Self> {
-        let rows = |x: &Tensor| -> Result<Tensor> { Ok(x.narrow(2, start, len)?.contiguous()?) };
+    /// All blocks of `len` steps at once, `(B N C, len, d)`; zeros fill the last one.
+    fn blocks(&self, len: usize) -> Result<Self> {
+        let (batch, heads, seq_len, head_size) = self.keys.dims4()?;
+        let count = seq_len.div_ceil(len);
+        let fold = |x: &Tensor| -> Result<Tensor> {
+            let missing = count * len - seq_len;
+            let x = if missing > 0 { x.pad_with_zeros(2, 0, missing)? } else { x.clone() };
+            Ok(x.contiguous()?.reshape((batch * heads * count, len, head_size))?)
+        };
         Ok(Self {
-            queries: rows(&self.queries)?,
-            keys: rows(&self.keys)?,
-            plain_queries: rows(&self.plain_queries)?,
-            plain_keys: rows(&self.plain_keys)?,
-            values: rows(&self.values)?,
+            queries: fold(&self.queries)?,
+            keys: fold(&self.keys)?,
+            plain_queries: fold(&self.plain_queries)?,
+            plain_keys: fold(&self.plain_keys)?,
+            values: fold(&self.values)?,
         })
     }
 
@@ -88,42 +95,57 @@ pub(crate) struct Attended {
 
 /// The causal form from `start` (zeros when `None`), in blocks of [`LINEAR_BLOCK`] steps: within a
 /// block `(mask * Q K^T) V`, from earlier blocks `Q S`. Also the sums after the last step.
+///
+/// All blocks are computed together. What each adds to the sums is summed over the blocks before it by
+/// one product with a triangular matrix: a loop would take slices, whose gradients are as long as the
+/// whole sequence, so that training would cost the square of the length.
 pub(crate) fn causal(
     features: &Features,
     start: Option<&Sums>,
     keep_weights: bool,
 ) -> Result<(Attended, Sums)> {
-    let seq_len = features.queries.dim(2)?;
+    let (batch, heads, seq_len, head_size) = features.queries.dims4()?;
     let (dtype, device) = (features.queries.dtype(), features.queries.device());
     let lower = |n: usize| ops::mask_from_fn(n, n, dtype, device, |i, j| j <= i);
-    let mut sums = match start {
+    let start = match start {
         Some(sums) => sums.clone(),
         None => features.zero_sums()?,
     };
-    let mut contexts = Vec::new();
-    let mut denominators = Vec::new();
-    for first in (0..seq_len).step_by(LINEAR_BLOCK) {
-        let len = LINEAR_BLOCK.min(seq_len - first);
-        let block = features.narrow(first, len)?;
-        let mask = lower(len)?;
-        let scores = block.queries.matmul(&block.keys.transpose(2, 3)?)?.broadcast_mul(&mask)?;
-        let numerator = (scores.matmul(&block.values)? + block.queries.matmul(&sums.products)?)?;
-        let running = mask
-            .broadcast_matmul(&block.plain_keys)?
-            .broadcast_add(&sums.normaliser.unsqueeze(2)?)?;
-        let denominator = (&block.plain_queries * running)?.sum_keepdim(3)?.affine(1.0, EPSILON)?;
-        contexts.push(numerator.broadcast_div(&denominator)?);
-        denominators.push(denominator);
-        sums = block.add_to(&sums)?;
-    }
+    let len = LINEAR_BLOCK.min(seq_len.max(1));
+    let (rows, count) = (batch * heads, seq_len.div_ceil(len));
+    let before = ops::mask_from_fn(count, count, dtype, device, |i, j| j < i)?;
+    // `(B N, C, size)` of what the blocks add to `(B N, C, size)` of what stands before each.
+    let sums_before = |added: &Tensor, first: &Tensor, size: usize| -> Result<Tensor> {
+        let added = added.reshape((rows, count, size))?;
+        let before = before.broadcast_left(rows)?.contiguous()?.matmul(&added)?;
+        Ok(before.broadcast_add(&first.reshape((rows, 1, size))?)?)
+    };
+
+    let blocks = features.blocks(len)?;
+    let mask = lower(len)?;
+    let products = blocks.keys.transpose(1, 2)?.matmul(&blocks.values)?;
+    let products = sums_before(&products, &start.products, head_size * head_size)?;
+    let products = products.reshape((rows * count, head_size, head_size))?;
+    let normaliser = sums_before(&blocks.plain_keys.sum(1)?, &start.normaliser, head_size)?;
+    let normaliser = normaliser.reshape((rows * count, 1, head_size))?;
+
+    let scores = blocks.queries.matmul(&blocks.keys.transpose(1, 2)?)?.broadcast_mul(&mask)?;
+    let numerator = (scores.matmul(&blocks.values)? + blocks.queries.matmul(&products)?)?;
+    let running = mask.broadcast_matmul(&blocks.plain_keys)?.broadcast_add(&normaliser)?;
+    let denominator = (&blocks.plain_queries * running)?.sum_keepdim(2)?.affine(1.0, EPSILON)?;
+    let unfold = |x: &Tensor| -> Result<Tensor> {
+        let whole = x.reshape((batch, heads, count * len, x.dim(2)?))?;
+        Ok(if count * len > seq_len { whole.narrow(2, 0, seq_len)? } else { whole })
+    };
+    let context = unfold(&numerator.broadcast_div(&denominator)?)?;
     let weights = if keep_weights {
         let scores = features.queries.matmul(&features.keys.transpose(2, 3)?)?;
         let scores = scores.broadcast_mul(&lower(seq_len)?)?;
-        Some(scores.broadcast_div(&Tensor::cat(&denominators, 2)?)?)
+        Some(scores.broadcast_div(&unfold(&denominator)?)?)
     } else {
         None
     };
-    Ok((Attended { context: Tensor::cat(&contexts, 2)?, weights }, sums))
+    Ok((Attended { context, weights }, features.add_to(&start)?))
 }
 
 /// The form without mask: every query reads the sums over all real steps (and those of `start`).
