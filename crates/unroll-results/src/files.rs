@@ -73,7 +73,8 @@ fn names(folder: &Path) -> Result<Vec<String>> {
     entries.filter_map(|entry| name(entry).transpose()).collect()
 }
 
-/// Files of interrupted [`write()`]s in a folder and the folders right below it: `.NAME.XXXXXX`.
+/// Files of interrupted [`write()`]s in a folder and the folders right below it: `.NAME.`
+/// and six random characters.
 ///
 /// # Errors
 /// [`Error::Io`].

@@ -411,7 +411,6 @@ impl Folder {
 
     fn leave(&self, code: u8) -> Result<(), RunError> {
         self.log.append(Event::Ended { code });
-        files::remove(&self.reserve)?;
         // Empty folders say nothing; those who need one make it.
         if !events::others_live(&self.dir, self.log.process())? {
             for folder in [layout::CLAIMS, layout::CHECKPOINTS] {
@@ -419,6 +418,13 @@ impl Folder {
             }
         }
         Ok(())
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Also when a run ends before its first trial.
+        files::remove(&self.reserve).ok();
     }
 }
 
@@ -575,11 +581,13 @@ impl Shared<'_> {
         };
         // Between the look at the folder and the claim, another process may have ended it.
         if let Some(record) = store::find(&self.folder.dir, &trial.id)?
-            && !matches!(record.status, Status::Failed { .. })
+            && !(self.options.retry_failed && matches!(record.status, Status::Failed { .. }))
         {
-            let diverged = matches!(record.status, Status::Diverged { .. });
-            let state = if diverged { State::Diverged } else { State::Finished };
-            lock(&self.outcome).count_before(state);
+            lock(&self.outcome).count_before(match record.status {
+                Status::Finished {} => State::Finished,
+                Status::Diverged { .. } => State::Diverged,
+                Status::Failed { .. } => State::Failed,
+            });
             self.progress.finished(trial, &record);
             return Ok(true);
         }
