@@ -12,6 +12,8 @@
 mod additive;
 pub mod attention;
 mod buffers;
+#[allow(unsafe_code)]
+mod few_rows;
 mod float;
 #[allow(unsafe_code)]
 mod fused;
@@ -28,6 +30,8 @@ mod real;
 pub mod recurrent;
 mod rnn;
 mod sequence;
+#[allow(unsafe_code)]
+mod simd;
 mod storage;
 #[cfg(test)]
 mod testing;

@@ -3,8 +3,9 @@
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
+use crate::few_rows;
 use crate::float::Float;
-use crate::isa::multiversion;
+use crate::isa::{Isa, multiversion};
 use crate::product::{Matrix, Threads, multiply};
 use crate::storage::{elements, host};
 
@@ -123,8 +124,14 @@ impl CustomOp3 for Linear {
     ) -> Result<(CpuStorage, Shape)> {
         let out = match s1 {
             CpuStorage::F32(_) => {
-                let (weight, bias) = (elements(s2, l2)?, elements(s3, l3)?);
-                CpuStorage::F32(self.forward::<f32>(elements(s1, l1)?, weight, bias))
+                let (x, weight, bias) = (elements(s1, l1)?, elements(s2, l2)?, elements(s3, l3)?);
+                let few =
+                    self.rows <= few_rows::MOST_ROWS && self.inputs >= few_rows::FEWEST_INPUTS;
+                CpuStorage::F32(if few {
+                    few_rows::linear(x, weight, bias, self.rows, Isa::current())
+                } else {
+                    self.forward::<f32>(x, weight, bias)
+                })
             }
             CpuStorage::F64(_) => {
                 let (weight, bias) = (elements(s2, l2)?, elements(s3, l3)?);

@@ -3,7 +3,8 @@
 //! It forwards every call to another allocator, zeroed and resized blocks included. Which one matters: a
 //! training step frees and takes the same large blocks again and again, and the system's allocator returns
 //! such blocks to the kernel each time, so that half of the time of an attention layer can go into page
-//! faults. mimalloc keeps them for a moment.
+//! faults. mimalloc keeps them for a moment, or for as long as the program runs (`keep_freed_pages`, with
+//! the feature `mimalloc`).
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -47,6 +48,23 @@ impl<A> CountingAllocator<A> {
 
     fn remove(&self, bytes: usize) {
         self.in_use.fetch_sub(bytes, Relaxed);
+    }
+}
+
+/// mimalloc no longer returns freed pages to the kernel, unless `MIMALLOC_PURGE_DELAY` says when it
+/// shall. A training step frees and takes the same blocks; by default those that rest for 10 ms are
+/// returned, so that slow steps fault them in again.
+#[cfg(feature = "mimalloc")]
+pub fn keep_freed_pages() {
+    /// `mi_option_purge_delay` of `mimalloc.h`, which the bindings leave out; the same in versions 2
+    /// and 3.
+    const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+    if std::env::var_os("MIMALLOC_PURGE_DELAY").is_none() {
+        #[allow(unsafe_code)]
+        // SAFETY: sets one integer of mimalloc's options.
+        unsafe {
+            libmimalloc_sys::mi_option_set(PURGE_DELAY, -1);
+        }
     }
 }
 

@@ -10,6 +10,7 @@ static ALLOCATOR: Allocator = Allocator::new(mimalloc::MiMalloc);
 fn main() -> ExitCode {
     // First: it works only while there are no other threads.
     unroll_kernels::threads::keep_candle_to_one_thread();
+    unroll_kernels::memory::keep_freed_pages();
     unroll::memory::count_with(&ALLOCATOR);
     unroll::commands::main()
 }

@@ -3,13 +3,13 @@
 use super::cells::{BackwardRow, BackwardStep, Cell, Phase};
 use super::product::{Panel, Rows, Start, multiply, pack, panel_width};
 use super::scratch::Scratch;
-use super::simd::Simd;
 use super::workers::{Barrier, Plan, Share, bias_group};
 use super::{Call, OutputGradients, Saved, Shared, Wanted, dispatch, padded, units};
 use crate::isa::Isa;
 use crate::product::{Matrix, Threads, multiply as large_product};
 use crate::recurrent::{CellKind, GruReset, GruUpdate};
 use crate::sequence::Gradients;
+use crate::simd::Simd;
 
 /// Runs a layer backwards. `output` is forward's, `saved` is used up.
 pub(crate) fn backward(

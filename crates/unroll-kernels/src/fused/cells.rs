@@ -2,8 +2,8 @@
 //!
 //! The equations are those of the generic cells (`crate::rnn`, `crate::gru`, `crate::lstm`).
 
-use super::simd::{Simd, Task};
 use crate::recurrent::Nonlinearity;
+use crate::simd::{Simd, Task};
 
 /// Where one sequence's values lie at one forward step, each pointer at hidden unit 0.
 #[derive(Clone, Copy)]

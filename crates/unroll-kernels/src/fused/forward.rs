@@ -3,11 +3,11 @@
 use super::cells::{Cell, ForwardRow, ForwardStep, Phase};
 use super::product::{Panel, Rows, Start, multiply, pack_transposed, panel_width};
 use super::scratch::Scratch;
-use super::simd::Simd;
 use super::workers::{Barrier, Plan, Share};
 use super::{Call, Forward, Saved, Shared, dispatch, padded, units};
 use crate::isa::Isa;
 use crate::recurrent::{CellKind, GruReset, GruUpdate};
+use crate::simd::Simd;
 
 /// Runs a layer; `keep` asks for what backward needs.
 pub(crate) fn forward(call: &Call<'_>, keep: bool) -> Forward {

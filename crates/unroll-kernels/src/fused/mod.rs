@@ -12,7 +12,6 @@ mod flush;
 mod forward;
 mod product;
 mod scratch;
-mod simd;
 #[cfg(test)]
 mod tests;
 mod workers;
@@ -95,10 +94,10 @@ macro_rules! dispatch {
         let isa = if $call.isa.is_available() { $call.isa } else { Isa::Portable };
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => with_cell!(crate::fused::simd::Avx512),
+            Isa::Avx512 => with_cell!(crate::simd::Avx512),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => with_cell!(crate::fused::simd::Avx2),
-            _ => with_cell!(crate::fused::simd::Portable),
+            Isa::Avx2 => with_cell!(crate::simd::Avx2),
+            _ => with_cell!(crate::simd::Portable),
         }
     }};
 }

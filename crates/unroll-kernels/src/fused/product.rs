@@ -5,7 +5,7 @@
 //! registers over a block of `K`. Every output element is summed block by block in the order of `k`
 //! whatever the tile, so results do not depend on how rows and columns are shared out.
 
-use super::simd::{Simd, Task};
+use crate::simd::{Simd, Task};
 
 /// Rows of a tile at most: 24 of the 32 registers hold sums.
 const MAX_ROWS: usize = 12;

@@ -4,7 +4,7 @@
 //! for the instruction set, into which all of it is inlined.
 
 /// A computation over vectors of any width.
-pub(super) trait Task {
+pub(crate) trait Task {
     /// Runs it. Implementations are `#[inline(always)]`, so that [`Simd::enter`] compiles them for
     /// its instruction set.
     ///
@@ -15,7 +15,7 @@ pub(super) trait Task {
 
 /// A vector of f32. All methods need the type's instruction set on this processor.
 #[allow(clippy::missing_safety_doc)] // Said once, above.
-pub(super) trait Simd: Copy {
+pub(crate) trait Simd: Copy {
     /// Elements.
     const LANES: usize;
     /// Runs a task compiled for this instruction set.
@@ -46,6 +46,8 @@ pub(super) trait Simd: Copy {
     unsafe fn where_below(self, bound: Self, yes: Self, no: Self) -> Self;
     /// `2^n` for whole `n` from -126 to 127.
     unsafe fn power_of_two(n: Self) -> Self;
+    /// The sum of all elements, always in the same order.
+    unsafe fn sum(self) -> f32;
 
     /// Reads `count <= LANES` elements.
     #[inline(always)]
@@ -118,7 +120,7 @@ pub(super) trait Simd: Copy {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{Avx2, Avx512};
+pub(crate) use x86::{Avx2, Avx512};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
@@ -128,11 +130,11 @@ mod x86 {
 
     /// 16 lanes; needs AVX-512 F and DQ.
     #[derive(Clone, Copy)]
-    pub(in super::super) struct Avx512(__m512);
+    pub(crate) struct Avx512(__m512);
 
     /// 8 lanes; needs AVX2 and FMA.
     #[derive(Clone, Copy)]
-    pub(in super::super) struct Avx2(__m256);
+    pub(crate) struct Avx2(__m256);
 
     // SAFETY of all blocks below: the trait's contract gives the instruction set, and pointers with
     // as many elements as are read or written.
@@ -221,6 +223,13 @@ mod x86 {
             unsafe {
                 let biased = _mm512_add_epi32(_mm512_cvtps_epi32(n.0), _mm512_set1_epi32(127));
                 Self(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(biased)))
+            }
+        }
+        #[inline(always)]
+        unsafe fn sum(self) -> f32 {
+            unsafe {
+                let high = _mm512_extractf32x8_ps::<1>(self.0);
+                Avx2(_mm256_add_ps(_mm512_castps512_ps256(self.0), high)).sum()
             }
         }
     }
@@ -321,12 +330,21 @@ mod x86 {
                 Self(_mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased)))
             }
         }
+        #[inline(always)]
+        unsafe fn sum(self) -> f32 {
+            unsafe {
+                let high = _mm256_extractf128_ps::<1>(self.0);
+                let four = _mm_add_ps(_mm256_castps256_ps128(self.0), high);
+                let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+                _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+            }
+        }
     }
 }
 
 /// Four lanes of plain Rust, which every target's compiler turns into vectors.
 #[derive(Clone, Copy)]
-pub(super) struct Portable([f32; 4]);
+pub(crate) struct Portable([f32; 4]);
 
 impl Portable {
     #[inline(always)]
@@ -424,5 +442,10 @@ impl Simd for Portable {
         // `as` saturates, which the compiler cannot turn into one instruction; adding 1.5 * 2^23
         // leaves the integer in the low bits instead.
         Self(n.0.map(|n| f32::from_bits(((n + (12_582_912.0 + 127.0)).to_bits()) << 23)))
+    }
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        let [a, b, c, d] = self.0;
+        (a + c) + (b + d)
     }
 }
