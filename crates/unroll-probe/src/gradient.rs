@@ -4,6 +4,20 @@
 //! has travelled through the recurrence (or the attention) in between. Nothing is clipped. The
 //! examples of a batch are independent: one backward pass of the summed loss gives each example's
 //! own gradients, whose norms are taken per example and summarised afterwards.
+//!
+//! | measure | formula | unit | source |
+//! |---|---|---|---|
+//! | [`Derivative::Hidden`] | `||dL/dh_t||_2` against `T - t` | of `L` per unit of `h` | Bengio, Simard & Frasconi 1994; Pascanu, Mikolov & Bengio 2013 |
+//! | [`Derivative::Cell`] | `||dL/dc_t||_2` | of `L` per unit of `c` | Hochreiter & Schmidhuber 1997 |
+//! | [`Derivative::Input`] | `||dL/dx_t||_2` | of `L` per unit of `x` | Arjovsky, Shah & Bengio 2016 compare models by such norms |
+//!
+//! All are total derivatives, through every later step. Norms are kept as natural logarithms: those of
+//! recurrent models are followed segment by segment (`gradient/segments.rs`), so that norms of 1e-3000 over
+//! 10,000 steps come out right. Attention over all the past and bidirectional models have one backward
+//! pass over the whole sequence, and what falls below 2.2e-308 counts as 0: attention's gradients do not
+//! compound over distance, a bidirectional recurrence's do.
+
+mod segments;
 
 use candle_core::{DType, Device, Tensor, Var};
 use serde::{Deserialize, Serialize};
@@ -12,6 +26,7 @@ use unroll_core::{Form, ForwardArgs, Lengths, Probe, SequenceModel, Stream};
 use unroll_tasks::Batch;
 use unroll_train::TaskModel;
 
+use self::segments::Parts;
 use crate::statistics::{mean, quantile, sorted};
 use crate::{Error, Result};
 
@@ -50,12 +65,13 @@ pub struct GradientNorms {
     /// Layer, the lowest first (bidirectional models: twice the layer, plus 1 for the reverse
     /// direction); 0 for the input.
     pub layer: usize,
-    /// Euclidean norm of each example at each distance `T - t` from its last real step: entry `d` has
-    /// the examples that have a step at distance `d`.
-    pub by_distance: Vec<Vec<f64>>,
+    /// Natural logarithm of each example's Euclidean norm at each distance `T - t` from its last real
+    /// step: entry `d` has the examples that have a step at distance `d`. Minus infinity is a norm of
+    /// exactly 0.
+    pub ln_by_distance: Vec<Vec<f64>>,
 }
 
-/// Summary of the norms at one distance.
+/// Summary of the norms at one distance. Logarithms are natural; minus infinity is that of 0.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GradientPoint {
     /// What the loss is differentiated by.
@@ -66,14 +82,14 @@ pub struct GradientPoint {
     pub distance: usize,
     /// Examples that have a step at this distance.
     pub examples: usize,
-    /// Examples whose norm is exactly 0: cut off, or below what f64 can hold.
+    /// Examples whose norm is exactly 0: cut off, or (where there are no segments) below 2.2e-308.
     pub zeros: usize,
-    /// Mean over examples.
-    pub mean_norm: f64,
-    /// Mean over examples of the natural logarithm; `None` when a norm is 0.
-    pub mean_log_norm: Option<f64>,
-    /// Quantiles over examples: 0.1, 0.5, 0.9.
-    pub quantiles: [f64; 3],
+    /// Logarithm of the mean norm over examples.
+    pub ln_mean_norm: f64,
+    /// Mean of the logarithm over examples; `None` when a norm is 0.
+    pub mean_ln_norm: Option<f64>,
+    /// Quantiles of the logarithm over examples: 0.1, 0.5, 0.9.
+    pub ln_quantiles: [f64; 3],
 }
 
 /// All norms of one measurement.
@@ -100,22 +116,21 @@ impl GradientDecay {
 impl GradientNorms {
     /// Summaries in order of distance.
     pub fn points(&self) -> Vec<GradientPoint> {
-        let summary = |(distance, norms): (usize, &Vec<f64>)| {
-            let zeros = norms.iter().filter(|&&norm| norm == 0.0).count();
-            let logarithms: Vec<f64> = norms.iter().map(|norm| norm.ln()).collect();
-            let ordered = sorted(norms);
+        let summary = |(distance, lns): (usize, &Vec<f64>)| {
+            let zeros = lns.iter().filter(|&&ln| ln == f64::NEG_INFINITY).count();
+            let ordered = sorted(lns);
             GradientPoint {
                 of: self.of,
                 layer: self.layer,
                 distance,
-                examples: norms.len(),
+                examples: lns.len(),
                 zeros,
-                mean_norm: mean(norms),
-                mean_log_norm: (zeros == 0).then(|| mean(&logarithms)),
-                quantiles: [0.1, 0.5, 0.9].map(|q| quantile(&ordered, q)),
+                ln_mean_norm: ln_of_mean(lns),
+                mean_ln_norm: (zeros == 0).then(|| mean(lns)),
+                ln_quantiles: [0.1, 0.5, 0.9].map(|q| quantile(&ordered, q)),
             }
         };
-        self.by_distance.iter().enumerate().map(summary).collect()
+        self.ln_by_distance.iter().enumerate().map(summary).collect()
     }
 }
 
@@ -146,6 +161,9 @@ pub fn gradient_decay(
 ) -> Result<GradientDecay> {
     let (batch, seq_len, _) =
         ForwardArgs { lengths, ..ForwardArgs::new(input) }.dims(body.input_size())?;
+    if let Some(parts) = segments::parts_of(body, input)? {
+        return by_segments(body, input, lengths, loss, form, parts);
+    }
     // A variable of its own: the input's values may have come from an embedding.
     let input = Var::from_tensor(&input.detach())?;
     let layout = body.probe_layout();
@@ -174,10 +192,61 @@ pub fn gradient_decay(
                     "the output does not depend on the {of:?} variable of layer {layer}"
                 )));
             };
-            Ok(GradientNorms { of, layer, by_distance: norms_by_distance(gradient, lengths)? })
+            Ok(GradientNorms { of, layer, ln_by_distance: norms_by_distance(gradient, lengths)? })
         })
         .collect::<Result<_>>()?;
     Ok(GradientDecay { norms, form: output.form })
+}
+
+/// Sequences of one length at a time: the loss belongs to each one's own last step.
+fn by_segments(
+    body: &dyn SequenceModel,
+    input: &Tensor,
+    lengths: Option<&Lengths>,
+    loss: GradientLoss,
+    form: Form,
+    parts: Parts,
+) -> Result<GradientDecay> {
+    let Some(lengths) = lengths else {
+        let (norms, form) = segments::norms(body, input, loss, form, parts)?;
+        return Ok(GradientDecay { norms, form });
+    };
+    let lengths = lengths.as_slice();
+    let mut groups = std::collections::BTreeMap::<usize, Vec<u32>>::new();
+    for (example, &length) in (0..).zip(lengths) {
+        groups.entry(length).or_default().push(example);
+    }
+    let mut found: Vec<Option<(Vec<GradientNorms>, usize)>> = vec![None; lengths.len()];
+    let mut ran = "";
+    for (length, examples) in groups {
+        let count = examples.len();
+        let index = Tensor::from_vec(examples.clone(), count, input.device())?;
+        let x = input.detach().narrow(1, 0, length)?.contiguous()?.index_select(&index, 0)?;
+        let norms;
+        (norms, ran) = segments::norms(body, &x, loss, form, parts)?;
+        for (place, example) in examples.into_iter().enumerate() {
+            found[example as usize] = Some((norms.clone(), place));
+        }
+    }
+    // Examples in their own order, whatever their lengths.
+    let longest = lengths.iter().copied().max().unwrap_or(0);
+    let mut norms: Vec<GradientNorms> = Vec::new();
+    for (own, place) in found.into_iter().flatten() {
+        if norms.is_empty() {
+            let empty = |one: &GradientNorms| GradientNorms {
+                of: one.of,
+                layer: one.layer,
+                ln_by_distance: vec![Vec::new(); longest],
+            };
+            norms = own.iter().map(empty).collect();
+        }
+        for (all, own) in norms.iter_mut().zip(&own) {
+            for (all, own) in all.ln_by_distance.iter_mut().zip(&own.ln_by_distance) {
+                all.push(own[place]);
+            }
+        }
+    }
+    Ok(GradientDecay { norms, form: ran })
 }
 
 /// [`gradient_decay`] of the sequence model within a whole model, on the inputs of a task's batch
@@ -213,7 +282,7 @@ impl GradientLoss {
     }
 }
 
-/// Norms over the last axis of `(B, T, F)`, by distance from each sequence's last real step.
+/// Logarithms of norms over the last axis of `(B, T, F)`, by distance from each sequence's last real step.
 fn norms_by_distance(gradient: &Tensor, lengths: Option<&Lengths>) -> Result<Vec<Vec<f64>>> {
     let (batch, seq_len, _) = gradient.dims3()?;
     let gradient: Vec<Vec<Vec<f64>>> = gradient.to_dtype(DType::F64)?.to_vec3()?;
@@ -221,12 +290,28 @@ fn norms_by_distance(gradient: &Tensor, lengths: Option<&Lengths>) -> Result<Vec
     for (example, steps) in gradient.iter().enumerate() {
         let length = lengths.map_or(seq_len, |lengths| lengths.as_slice()[example]);
         for (t, values) in steps.iter().take(length).enumerate() {
-            by_distance[length - 1 - t].push(norm(values));
+            // Denormal numbers have lost digits, and would end in a plateau.
+            let norm = norm(values);
+            let ln = if norm < f64::MIN_POSITIVE { f64::NEG_INFINITY } else { norm.ln() };
+            by_distance[length - 1 - t].push(ln);
         }
     }
     // Distances that no example is long enough for.
     by_distance.retain(|norms| !norms.is_empty());
     Ok(by_distance)
+}
+
+/// Logarithm of the mean of numbers given by their logarithms.
+fn ln_of_mean(lns: &[f64]) -> f64 {
+    let largest = lns.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    // NaN is smaller than nothing for `max`, but not to be lost.
+    if lns.iter().any(|ln| ln.is_nan()) {
+        return f64::NAN;
+    }
+    if largest.is_infinite() {
+        return largest;
+    }
+    largest + (lns.iter().map(|ln| (ln - largest).exp()).sum::<f64>() / lns.len() as f64).ln()
 }
 
 /// Euclidean norm, scaled so that squares neither underflow nor overflow: gradients below 1e-154 are
@@ -259,19 +344,22 @@ mod tests {
 
     #[test]
     fn summaries() {
+        let lns = |norms: &[f64]| norms.iter().map(|norm| norm.ln()).collect();
         let norms = GradientNorms {
             of: Derivative::Cell,
             layer: 1,
-            by_distance: vec![vec![1.0, 4.0, 16.0], vec![2.0, 0.0]],
+            ln_by_distance: vec![lns(&[1.0, 4.0, 16.0]), lns(&[2.0, 0.0]), vec![-7000.0, -7000.0]],
         };
         let points = norms.points();
-        assert_eq!(points[0].mean_norm, 7.0);
-        assert!((points[0].mean_log_norm.unwrap() - 4f64.ln()).abs() < 1e-15);
-        assert_eq!(points[0].quantiles[1], 4.0);
+        assert!((points[0].ln_mean_norm - 7f64.ln()).abs() < 1e-15);
+        assert!((points[0].mean_ln_norm.unwrap() - 4f64.ln()).abs() < 1e-15);
+        assert!((points[0].ln_quantiles[1] - 4f64.ln()).abs() < 1e-15);
         assert_eq!((points[0].examples, points[0].zeros), (3, 0));
         assert_eq!((points[1].distance, points[1].zeros), (1, 1));
-        assert_eq!(points[1].mean_log_norm, None);
-        assert_eq!(points[1].mean_norm, 1.0);
+        assert_eq!(points[1].mean_ln_norm, None);
+        assert_eq!(points[1].ln_mean_norm, 0.0);
+        assert_eq!(points[1].ln_quantiles, [f64::NEG_INFINITY; 3]);
+        assert_eq!((points[2].ln_mean_norm, points[2].mean_ln_norm), (-7000.0, Some(-7000.0)));
     }
 
     #[test]

@@ -23,6 +23,10 @@ pub(crate) fn quantile(sorted: &[f64], q: f64) -> f64 {
         return sorted[low];
     }
     let rest = position - low as f64;
+    if sorted[low] == sorted[high] || sorted[low] == f64::NEG_INFINITY {
+        // Anything between minus infinity and a number is minus infinity.
+        return sorted[low];
+    }
     sorted[low] * (1.0 - rest) + sorted[high] * rest
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use unroll_results::Summary;
 use unroll_results::files;
 use unroll_results::record::Status;
+use unroll_results::statistics::Interval;
 
 use crate::rows::{self, Rows, significant};
 use crate::{Result, plots};
@@ -137,10 +138,32 @@ fn task_section(text: &mut String, summary: &Summary, task: &str) {
     titled_table(
         text,
         "Gradient decay",
-        "Least squares of the mean logarithm of the norm over seeds: against the distance (half-life \
-         in steps) and against its logarithm (exponent of a power law), over the distances `fitted`.",
+        "Half-life in steps, from a least-squares line through the logarithm of the norm over the \
+         distances `fitted`, with its interval over seeds (Student's t); the distances at which the \
+         norm has fallen to 1 % and to f32's epsilon of that at distance 0, and within which 99 % of \
+         the sum of norms lie (medians over seeds). `law` is the one that fits better, `open` when \
+         the seeds do not agree; `exponent` is that of the power law.",
         &rows::gradients(summary, task),
     );
+    if let Some(group) = summary.horizons.iter().find(|group| group.task == task) {
+        let mut words =
+            "The distance at which ∂L/∂x has fallen to 1 % before any training, at the \
+                         longest length (by the fitted rate where it is beyond), and the longest \
+                         length that was solved after training."
+                .to_owned();
+        if let Some(correlation) = group.correlation {
+            let _ = write!(
+                words,
+                " Spearman's rank correlation over series and seeds: {correlation:.2}"
+            );
+            if let Some(Interval { low, high }) = group.interval {
+                let _ =
+                    write!(words, " (95 % interval by resampling series {low:.2} to {high:.2})");
+            }
+            words.push('.');
+        }
+        titled_table(text, "Horizon and learning", &words, &rows::horizons(summary, task));
+    }
     titled_table(
         text,
         "Speed and memory",

@@ -2,8 +2,10 @@
 
 use unroll_results::Summary;
 use unroll_results::record::Phase;
-use unroll_results::statistics::Spread;
-use unroll_results::summary::{QualityGroup, ThroughputGroup, Verdict};
+use unroll_results::statistics::{Spread, median};
+use unroll_results::summary::{
+    GradientGroup, QualityGroup, ThroughputGroup, Verdict, median_horizon,
+};
 
 /// A table of texts; every row has as many cells as there are titles.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,33 +121,91 @@ pub(crate) fn gradients(summary: &Summary, task: &str) -> Rows {
         ("of", false),
         ("layer", true),
         ("at", false),
-        ("half-life", true),
-        ("r²", true),
+        ("half-life [95 %]", true),
+        ("1 % at", true),
+        ("1.2e-7 at", true),
+        ("99 % within", true),
+        ("law", false),
+        ("exp. r²", true),
         ("exponent", true),
-        ("r²", true),
-        ("better fit", false),
+        ("power r²", true),
         ("fitted", true),
     ]);
     for group in summary.gradients.iter().filter(|group| group.task == task) {
+        let seeds = &group.over_seeds;
+        let beyond = group.band.last().map_or(0, |band| band.distance);
+        let horizon = |found: &[Option<f64>]| match median_horizon(found) {
+            Some(distance) => significant(distance),
+            None => format!("> {beyond}"),
+        };
+        let reach: Vec<f64> =
+            seeds.reach.iter().flatten().map(|&distance| distance as f64).collect();
         let mut row = vec![
             group.series.clone(),
             group.length.to_string(),
             group.of.name().to_owned(),
             group.layer.to_string(),
             group.moment.short_name(),
+            half_life(group),
+            horizon(&seeds.horizon_percent),
+            horizon(&seeds.horizon_epsilon),
+            median(&reach).map_or_else(dash, significant),
         ];
         match &group.decay {
             Some(decay) => row.extend([
-                decay.half_life().map_or_else(|| "grows".to_owned(), significant),
+                match (seeds.evidence, seeds.law()) {
+                    (None, _) => decay.better_law().name().to_owned(),
+                    (Some(_), Some(law)) => law.name().to_owned(),
+                    (Some(_), None) => "open".to_owned(),
+                },
                 format!("{:.3}", decay.exponential.r_squared),
                 format!("{:.2}", decay.power.slope),
                 format!("{:.3}", decay.power.r_squared),
-                decay.better_law().name().to_owned(),
                 format!("{}..{}", decay.from, decay.to),
             ]),
-            None => row.extend(std::iter::repeat_with(dash).take(6)),
+            None => row.extend(std::iter::repeat_with(dash).take(5)),
         }
         rows.rows.push(row);
+    }
+    rows
+}
+
+/// `12.3 [11.0..14.1]`, or `grows`.
+fn half_life(group: &GradientGroup) -> String {
+    let Some(decay) = &group.decay else { return dash() };
+    let Some(mean) = decay.half_life() else { return "grows".to_owned() };
+    let end = |value: f64| {
+        if value.is_finite() { significant(value) } else { "∞".to_owned() }
+    };
+    match group.over_seeds.half_life() {
+        Some(interval) => {
+            format!("{} [{}..{}]", significant(mean), end(interval.low), end(interval.high))
+        }
+        None => significant(mean),
+    }
+}
+
+/// Horizons before training beside what was learned, by series.
+pub(crate) fn horizons(summary: &Summary, task: &str) -> Rows {
+    let mut rows = Rows::new(&[
+        ("series", false),
+        ("seeds", true),
+        ("horizon before training", true),
+        ("longest length solved", true),
+    ]);
+    let Some(group) = summary.horizons.iter().find(|group| group.task == task) else { return rows };
+    for series in &summary.series {
+        let of_series = || group.points.iter().filter(|point| point.series == series.name);
+        let horizons: Vec<Option<f64>> =
+            of_series().map(|p| Some(p.horizon).filter(|h| h.is_finite())).collect();
+        let solved: Vec<f64> = of_series().map(|point| point.longest_solved as f64).collect();
+        let Some(solved) = Spread::of(solved) else { continue };
+        rows.rows.push(vec![
+            series.name.clone(),
+            horizons.len().to_string(),
+            median_horizon(&horizons).map_or_else(|| "does not fall".to_owned(), significant),
+            range(&solved),
+        ]);
     }
     rows
 }

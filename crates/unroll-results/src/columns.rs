@@ -3,8 +3,16 @@
 use std::fmt::Write;
 
 /// Names of the tables, in the order in which they are documented and written.
-pub const TABLES: [&str; 7] =
-    ["trials", "curves", "gradients", "throughput", "lengths", "curve_timings", "timings"];
+pub const TABLES: [&str; 8] = [
+    "trials",
+    "curves",
+    "gradients",
+    "decays",
+    "throughput",
+    "lengths",
+    "curve_timings",
+    "timings",
+];
 
 /// The tables that depend on the clock or the machine. All others are the same bytes in every run.
 pub const CLOCK_TABLES: [&str; 3] = ["throughput", "curve_timings", "timings"];
@@ -31,6 +39,9 @@ const TRIALS: &[&str] = &["trials"];
 const CURVES: &[&str] = &["curves"];
 /// One row for each trial, derivative, layer, training step and distance.
 const GRADIENTS: &[&str] = &["gradients"];
+/// One row for each trial, derivative, layer and training step.
+const DECAYS: &[&str] = &["decays"];
+const NORMS: &[&str] = &["gradients", "decays"];
 /// One row for each trial and phase.
 const THROUGHPUT: &[&str] = &["throughput"];
 /// One row for each trial and length it was evaluated at.
@@ -40,7 +51,7 @@ const CURVE_TIMINGS: &[&str] = &["curve_timings"];
 /// One row for each trial.
 const TIMINGS: &[&str] = &["timings"];
 const ALL: &[&str] = &TABLES;
-const KEYED: &[&str] = &["trials", "curves", "gradients", "throughput", "lengths"];
+const KEYED: &[&str] = &["trials", "curves", "gradients", "decays", "throughput", "lengths"];
 
 const fn same(
     name: &'static str,
@@ -102,6 +113,20 @@ pub const COLUMNS: &[ColumnDoc] = &[
     same("at_chance", TRIALS, "", "whether the metric is no better than that baseline"),
     same("steps", TRIALS, "training steps", "training steps run"),
     same("steps_to_threshold", TRIALS, "training steps", "first evaluated step past the threshold"),
+    same(
+        "initial_horizon",
+        TRIALS,
+        "steps",
+        "distance at which dL/dx before training has fallen to 1 %; empty when beyond the length or \
+         not measured",
+    ),
+    same("initial_half_life", TRIALS, "steps", "half-life of dL/dx before training"),
+    same(
+        "initial_reach",
+        TRIALS,
+        "steps",
+        "distance within which 99 % of dL/dx lie before training",
+    ),
     same("step", CURVES, "training steps", "training steps done"),
     same("tokens", CURVES, "tokens", "tokens (batch times length) seen"),
     same("train_loss", CURVES, "nats or squared units", "mean training loss since the row before"),
@@ -109,20 +134,46 @@ pub const COLUMNS: &[ColumnDoc] = &[
     same("validation_loss", CURVES, "nats or squared units", "loss on the validation split"),
     same("learning_rate", CURVES, "", "learning rate of the last step"),
     same("gradient_norm", CURVES, "", "mean gradient norm before clipping since the row before"),
-    same("of", GRADIENTS, "", "derivative of the loss with respect to `hidden`, `cell`, `input`"),
-    same("layer", GRADIENTS, "", "layer of the state, 0 is the lowest; 0 for the input"),
-    same("step", GRADIENTS, "training steps", "training steps done; 0 is at initialisation"),
+    same("of", NORMS, "", "derivative of the loss with respect to `hidden`, `cell`, `input`"),
+    same("layer", NORMS, "", "layer of the state, 0 is the lowest; 0 for the input"),
+    same("step", NORMS, "training steps", "training steps done; 0 is at initialisation"),
+    same("measured_to", DECAYS, "steps", "largest distance measured"),
+    same("from", DECAYS, "steps", "smallest distance fitted"),
+    same("to", DECAYS, "steps", "largest distance fitted"),
+    same("rate", DECAYS, "nats per step", "slope of ln norm against distance, least squares"),
+    same("half_life", DECAYS, "steps", "-ln 2 / rate; empty when the norm does not shrink"),
+    same("exponential_r2", DECAYS, "", "fraction of the variance that the exponential explains"),
+    same("exponent", DECAYS, "", "slope of ln norm against ln distance"),
+    same("power_r2", DECAYS, "", "fraction of the variance that the power law explains"),
+    same("law", DECAYS, "", "the law that explains more: `exponential`, `power law`"),
+    same(
+        "horizon_percent",
+        DECAYS,
+        "steps",
+        "distance at which the norm has fallen to 1 % of that at distance 0; empty when beyond what \
+         was measured",
+    ),
+    same("horizon_epsilon", DECAYS, "steps", "the same for f32's epsilon, 1.19e-7"),
+    same("reach", DECAYS, "steps", "distance within which 99 % of the sum of norms lie"),
     same("distance", GRADIENTS, "steps", "steps between the loss and the state"),
-    same("mean_norm", GRADIENTS, "", "Euclidean norm, mean over examples"),
+    same("mean_norm", GRADIENTS, "", "Euclidean norm, mean over examples; 0 below 5e-324"),
+    same("ln_mean_norm", GRADIENTS, "ln", "natural logarithm of that mean, whatever its size"),
     same(
         "mean_log_norm",
         GRADIENTS,
         "ln",
         "natural logarithm of the norm, mean over examples; empty when a norm is exactly 0",
     ),
-    same("norm_q10", GRADIENTS, "", "0.1 quantile of the norm over examples"),
-    same("norm_q50", GRADIENTS, "", "median of the norm over examples"),
-    same("norm_q90", GRADIENTS, "", "0.9 quantile of the norm over examples"),
+    same("ln_norm_q10", GRADIENTS, "ln", "0.1 quantile of the logarithm over examples"),
+    same("ln_norm_q50", GRADIENTS, "ln", "median of the logarithm over examples"),
+    same("ln_norm_q90", GRADIENTS, "ln", "0.9 quantile of the logarithm over examples"),
+    same(
+        "in_f32",
+        GRADIENTS,
+        "",
+        "what f32 makes of the mean norm: `normal`, `denormal` (below 1.2e-38), `underflow` (below \
+         1.4e-45: f32 has 0), `zero` (exactly 0), `overflow`",
+    ),
     same("phase", THROUGHPUT, "", "`forward`, `backward`, `train_step`, `decode`"),
     same("batch_size", THROUGHPUT, "sequences", "sequences per batch"),
     clock("iterations", THROUGHPUT, "", "iterations timed"),
@@ -166,6 +217,9 @@ fn rows(table: &str) -> &'static str {
         "trials" => "one row for each trial",
         "curves" => "one row for each trial and evaluated step",
         "gradients" => "one row for each trial, derivative, layer, training step and distance",
+        "decays" => {
+            "one row for each trial, derivative, layer and training step: laws fitted to `gradients`"
+        }
         "throughput" => "one row for each trial and phase",
         "lengths" => "one row for each trial and length it was evaluated at",
         "curve_timings" => "one row for each trial and evaluated step; nothing but clock times",

@@ -10,6 +10,7 @@ pub mod canonical;
 pub mod claims;
 pub mod columns;
 pub mod compare;
+pub mod decay;
 pub mod environment;
 mod error;
 pub mod events;

@@ -4,6 +4,8 @@
 //! R by default); the median is the 0.5 quantile; the interquartile mean is the mean of the middle
 //! half (Agarwal et al. 2021, arXiv 2108.13264), order statistics at the edges counted in part.
 
+use statrs::distribution::{ContinuousCDF, StudentsT};
+
 /// Arithmetic mean; `None` of nothing.
 pub fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
@@ -108,6 +110,77 @@ pub struct Interval {
     pub low: f64,
     /// Upper end.
     pub high: f64,
+}
+
+/// Mean and its 95 % confidence interval by Student's t, for values that are about normal (fitted
+/// rates over seeds are); `None` with fewer than two values or one that is not finite.
+pub fn mean_interval(values: &[f64]) -> Option<(f64, Interval)> {
+    if values.len() < 2 || values.iter().any(|value| !value.is_finite()) {
+        return None;
+    }
+    let n = values.len() as f64;
+    let center = mean(values)?;
+    let variance = values.iter().map(|value| (value - center).powi(2)).sum::<f64>() / (n - 1.0);
+    let quantile = StudentsT::new(0.0, 1.0, n - 1.0).ok()?.inverse_cdf(0.975);
+    let half = quantile * (variance / n).sqrt();
+    Some((center, Interval { low: center - half, high: center + half }))
+}
+
+/// Ranks from 1, equal values sharing their mean rank.
+fn ranks(values: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
+    let mut ranks = vec![0.0; values.len()];
+    let mut begin = 0;
+    while begin < order.len() {
+        let value = values[order[begin]];
+        let equal = order[begin..].iter().take_while(|&&index| values[index] == value).count();
+        // Ranks begin + 1 to begin + equal.
+        let shared = begin as f64 + (equal as f64 + 1.0) / 2.0;
+        for &index in &order[begin..begin + equal] {
+            ranks[index] = shared;
+        }
+        begin += equal;
+    }
+    ranks
+}
+
+/// Spearman's rank correlation of pairs, ties with mean ranks; infinities have ranks like any
+/// value. `None` for NaN, fewer than three pairs, or when one side is constant.
+pub fn rank_correlation(pairs: &[(f64, f64)]) -> Option<f64> {
+    if pairs.len() < 3 || pairs.iter().any(|(a, b)| a.is_nan() || b.is_nan()) {
+        return None;
+    }
+    let (a, b): (Vec<f64>, Vec<f64>) = pairs.iter().copied().unzip();
+    let (a, b) = (ranks(&a), ranks(&b));
+    let center = (pairs.len() as f64 + 1.0) / 2.0;
+    let (mut aa, mut ab, mut bb) = (0.0, 0.0, 0.0);
+    for (a, b) in a.iter().zip(&b) {
+        let (a, b) = (a - center, b - center);
+        (aa, ab, bb) = (aa + a * a, ab + a * b, bb + b * b);
+    }
+    (aa > 0.0 && bb > 0.0).then(|| ab / (aa * bb).sqrt())
+}
+
+/// 95 % percentile interval of [`rank_correlation`] under resampling of whole `groups` with
+/// replacement: the seeds of one model are no independent evidence. Resamples without a correlation (one
+/// group drawn throughout) are left out; `None` with fewer than three groups. The same `seed` gives
+/// the same interval.
+pub fn rank_correlation_interval(
+    groups: &[Vec<(f64, f64)>],
+    resamples: usize,
+    seed: u64,
+) -> Option<Interval> {
+    if groups.len() < 3 {
+        return None;
+    }
+    let mut random = SplitMix64(seed);
+    let mut found = Vec::with_capacity(resamples);
+    for _ in 0..resamples {
+        let drawn = (0..groups.len()).flat_map(|_| groups[random.below(groups.len())].clone());
+        found.extend(rank_correlation(&drawn.collect::<Vec<_>>()));
+    }
+    Some(Interval { low: quantile(&found, 0.025)?, high: quantile(&found, 0.975)? })
 }
 
 /// SplitMix64 (Steele, Lea & Flood 2014): small, and the same on every machine.
@@ -260,6 +333,44 @@ mod tests {
         assert_eq!(stratified_bootstrap(&[], mean, 0.95, 10, 0), None);
         assert_eq!(stratified_bootstrap(&[&values], mean, 1.0, 10, 0), None);
         assert_eq!(stratified_bootstrap(&[&values], mean, 0.9, 0, 0), None);
+    }
+
+    #[test]
+    fn t_intervals_are_those_of_scipy() {
+        // scipy.stats.t.interval(0.95, 4, loc=3, scale=scipy.stats.sem([1, 2, 3, 4, 5]))
+        let (mean, interval) = mean_interval(&[1.0, 2.0, 3.0, 4.0, 5.0]).unwrap();
+        assert_eq!(mean, 3.0);
+        assert!((interval.low - 1.036_756_838_522_439).abs() < 1e-9, "{interval:?}");
+        assert!((interval.high - 4.963_243_161_477_561).abs() < 1e-9);
+        assert_eq!(mean_interval(&[1.0]), None);
+        assert_eq!(mean_interval(&[1.0, f64::NAN]), None);
+    }
+
+    #[test]
+    fn rank_correlations_are_those_of_scipy() {
+        // scipy.stats.spearmanr([1, 2, 3, 4, 5], [5, 6, 7, 8, 7]).statistic
+        let pairs = [(1.0, 5.0), (2.0, 6.0), (3.0, 7.0), (4.0, 8.0), (5.0, 7.0)];
+        assert!((rank_correlation(&pairs).unwrap() - 0.820_782_681_668_123_3).abs() < 1e-12);
+        assert_eq!(rank_correlation(&pairs.map(|(a, b)| (a, -a + 0.0 * b))), Some(-1.0));
+        // An infinite horizon is the longest, and a model that learned nothing the last.
+        let pairs = [(f64::INFINITY, 400.0), (3.0, 0.0), (70.0, 100.0)];
+        assert_eq!(rank_correlation(&pairs), Some(1.0));
+        assert_eq!(rank_correlation(&[(1.0, 2.0), (2.0, 2.0), (3.0, 2.0)]), None);
+        assert_eq!(rank_correlation(&pairs[..2]), None);
+    }
+
+    #[test]
+    fn rank_correlation_intervals_resample_groups() {
+        let group = |at: f64| vec![(at, at), (at + 0.1, at + 0.1)];
+        let groups: Vec<_> = (0..8).map(|i| group(f64::from(i))).collect();
+        let interval = rank_correlation_interval(&groups, 500, 1).unwrap();
+        assert!(interval.low > 0.99 && interval.high <= 1.0, "{interval:?}");
+        assert_eq!(Some(interval), rank_correlation_interval(&groups, 500, 1));
+        let mut noisy = groups.clone();
+        noisy[7] = vec![(7.0, -9.0), (7.1, -9.0)];
+        let wider = rank_correlation_interval(&noisy, 500, 1).unwrap();
+        assert!(wider.low < 0.5 && wider.high > 0.9, "{wider:?}");
+        assert_eq!(rank_correlation_interval(&groups[..2], 500, 1), None);
     }
 
     #[test]

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 
 use polars::prelude::*;
 
+use crate::decay::{Decay, Reach, reaches};
 use crate::record::{BaselineValue, Better, Quality, Status, TrialRecord};
+use crate::summary::initial_input;
 use crate::{Error, Result, files};
 
 /// All tables of a run.
@@ -21,6 +23,8 @@ pub struct Tables {
     pub curves: DataFrame,
     /// One row for each trial, derivative, layer, training step and distance.
     pub gradients: DataFrame,
+    /// One row for each trial, derivative, layer and training step: fitted laws and horizons.
+    pub decays: DataFrame,
     /// One row for each trial and phase.
     pub throughput: DataFrame,
     /// One row for each trial and length it was evaluated at.
@@ -44,6 +48,7 @@ impl Tables {
             trials: table("trials", trials(records))?,
             curves: table("curves", curves(records))?,
             gradients: table("gradients", gradients(records))?,
+            decays: table("decays", decays(records))?,
             throughput: table("throughput", throughput(records))?,
             lengths: table("lengths", lengths(records))?,
             curve_timings: table("curve_timings", curve_timings(records))?,
@@ -57,6 +62,7 @@ impl Tables {
             ("trials", &self.trials),
             ("curves", &self.curves),
             ("gradients", &self.gradients),
+            ("decays", &self.decays),
             ("throughput", &self.throughput),
             ("lengths", &self.lengths),
             ("curve_timings", &self.curve_timings),
@@ -144,6 +150,9 @@ fn trials(records: &[TrialRecord]) -> PolarsResult<DataFrame> {
     fn optional<T>(value: impl Fn(&Quality) -> Option<T>) -> impl Fn(&TrialRecord) -> Option<T> {
         move |record| record.quality.as_ref().and_then(&value)
     }
+    fn initial<T>(value: impl Fn(Reach) -> Option<T>) -> impl Fn(&TrialRecord) -> Option<T> {
+        move |record| initial_input(record).and_then(&value)
+    }
     let best = |record: &TrialRecord| record.quality.as_ref().and_then(best_baseline).cloned();
     let mut columns = vec![
         column("experiment", records, |record| record.cell.experiment.clone()),
@@ -186,6 +195,9 @@ fn trials(records: &[TrialRecord]) -> PolarsResult<DataFrame> {
         column("at_chance", records, quality(|quality| quality.at_chance)),
         column("steps", records, quality(|quality| quality.steps)),
         column("steps_to_threshold", records, optional(|quality| quality.steps_to_threshold)),
+        column("initial_horizon", records, initial(|reach| reach.horizon_percent)),
+        column("initial_half_life", records, initial(|reach| reach.decay?.half_life())),
+        column("initial_reach", records, initial(|reach| Some(reach.reach? as u64))),
     ]);
     frame(records.len(), columns)
 }
@@ -239,11 +251,45 @@ fn gradients(records: &[TrialRecord]) -> PolarsResult<DataFrame> {
         column("layer", &rows, |(_, point)| point.layer as u64),
         column("step", &rows, |(_, point)| point.step),
         column("distance", &rows, |(_, point)| point.distance as u64),
-        column("mean_norm", &rows, |(_, point)| point.mean_norm),
+        column("mean_norm", &rows, |(_, point)| point.ln_mean_norm.exp()),
+        column("ln_mean_norm", &rows, |(_, point)| point.ln_mean_norm),
         column("mean_log_norm", &rows, |(_, point)| point.mean_log_norm),
-        column("norm_q10", &rows, |(_, point)| point.quantiles[0]),
-        column("norm_q50", &rows, |(_, point)| point.quantiles[1]),
-        column("norm_q90", &rows, |(_, point)| point.quantiles[2]),
+        column("ln_norm_q10", &rows, |(_, point)| point.ln_quantiles[0]),
+        column("ln_norm_q50", &rows, |(_, point)| point.ln_quantiles[1]),
+        column("ln_norm_q90", &rows, |(_, point)| point.ln_quantiles[2]),
+        column("in_f32", &rows, |(_, point)| point.in_f32().name()),
+    ]);
+    frame(rows.len(), columns)
+}
+
+fn decays(records: &[TrialRecord]) -> PolarsResult<DataFrame> {
+    let found: Vec<Vec<Reach>> = records.iter().map(|record| reaches(&record.gradient)).collect();
+    let rows: Vec<(&TrialRecord, &Reach)> = records
+        .iter()
+        .zip(&found)
+        .flat_map(|(record, found)| found.iter().map(move |reach| (record, reach)))
+        .collect();
+    type Row<'a> = (&'a TrialRecord, &'a Reach);
+    fn fit<T>(value: impl Fn(&Decay) -> T) -> impl Fn(&Row<'_>) -> Option<T> {
+        move |(_, reach)| reach.decay.as_ref().map(&value)
+    }
+    let mut columns = keys(&rows, |row| row.0);
+    columns.extend([
+        column("of", &rows, |(_, reach)| reach.of.name()),
+        column("layer", &rows, |(_, reach)| reach.layer as u64),
+        column("step", &rows, |(_, reach)| reach.step),
+        column("measured_to", &rows, |(_, reach)| reach.measured_to as u64),
+        column("from", &rows, fit(|decay| decay.from as u64)),
+        column("to", &rows, fit(|decay| decay.to as u64)),
+        column("rate", &rows, fit(|decay| decay.exponential.slope)),
+        column("half_life", &rows, |row: &Row<'_>| row.1.decay.and_then(|d| d.half_life())),
+        column("exponential_r2", &rows, fit(|decay| decay.exponential.r_squared)),
+        column("exponent", &rows, fit(|decay| decay.power.slope)),
+        column("power_r2", &rows, fit(|decay| decay.power.r_squared)),
+        column("law", &rows, fit(|decay| decay.better_law().name())),
+        column("horizon_percent", &rows, |(_, reach)| reach.horizon_percent),
+        column("horizon_epsilon", &rows, |(_, reach)| reach.horizon_epsilon),
+        column("reach", &rows, |(_, reach)| reach.reach.map(|distance| distance as u64)),
     ]);
     frame(rows.len(), columns)
 }
@@ -332,7 +378,7 @@ mod tests {
     fn rows_are_counted_and_missing_values_are_null() {
         let tables = Tables::from_records(&records()).unwrap();
         let heights: Vec<_> = tables.iter().map(|(_, frame)| frame.height()).collect();
-        assert_eq!(heights, [19, 17 * 3, 7, 1, 17, 17 * 3, 19]);
+        assert_eq!(heights, [19, 17 * 3, 7, 1, 1, 17, 17 * 3, 19]);
         let trials = &tables.trials;
         assert_eq!(trials.column("test").unwrap().null_count(), 2);
         assert_eq!(trials.column("message").unwrap().null_count(), 18);
@@ -347,7 +393,7 @@ mod tests {
         let tables = Tables::from_records(&records()).unwrap();
         let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
         let written = dirs.each_ref().map(|dir| tables.write(dir.path()).unwrap());
-        assert_eq!(written[0].len(), 14);
+        assert_eq!(written[0].len(), 2 * columns::TABLES.len());
         for (a, b) in written[0].iter().zip(&written[1]) {
             assert_eq!(std::fs::read(a).unwrap(), std::fs::read(b).unwrap(), "{}", a.display());
         }

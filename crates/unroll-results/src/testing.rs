@@ -60,6 +60,7 @@ pub(crate) fn quality(series: &str, length: usize, seed: u64, test: f64) -> Tria
         curve: [0, 10, 20].map(point).into(),
         other_lengths: vec![LengthEvaluation { length: 2 * length, value: 2.0 * test, loss: test }],
         gradient: Vec::new(),
+        theory: Vec::new(),
         trace: Some(Trace { every: 10, weights: vec!["0f".into(), "1e".into()] }),
         throughput: Vec::new(),
         timing: Timing {
@@ -112,9 +113,9 @@ pub(crate) fn measured(series: &str, length: usize, seed: u64, device: &str) -> 
                 layer: 0,
                 step: 0,
                 distance,
-                mean_norm: ln.exp(),
+                ln_mean_norm: ln,
                 mean_log_norm: (distance < length).then_some(ln),
-                quantiles: [ln.exp(); 3],
+                ln_quantiles: [ln; 3],
             }
         })
         .collect();

@@ -1,6 +1,7 @@
 //! Trials that have begun, on disk: `DIR/checkpoints/<id>.checkpoint`.
 //!
-//! One line of JSON that says what follows, then the bytes of an [`unroll_train::Checkpoint`]. A
+//! One line of JSON that says what follows, one with the gradient norms measured so far, then the bytes
+//! of an [`unroll_train::Checkpoint`]. A
 //! checkpoint is used only by a build and machine that would have given the same bits so far; any
 //! other starts the trial anew.
 
@@ -9,11 +10,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use unroll_results::events::{Event, EventLog};
+use unroll_results::record::GradientPoint;
 use unroll_results::{Error, Result, canonical, files, layout};
 use unroll_train::Checkpoint;
 
 /// Version of the file's layout.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 struct Header {
@@ -30,6 +32,8 @@ pub struct Begun {
     pub checkpoint: Checkpoint,
     /// Seconds spent on it so far.
     pub wall_s: f64,
+    /// Gradient norms measured so far.
+    pub gradient: Vec<GradientPoint>,
 }
 
 /// The checkpoints of a result folder.
@@ -93,27 +97,39 @@ impl<'a> Checkpoints<'a> {
         if header.numerics != self.numerics {
             return Err("made by another build or machine: the bits would not be the same".into());
         }
+        let end = payload.iter().position(|&byte| byte == b'\n').ok_or("no gradient norms")?;
+        let (gradient, payload) = (&payload[..end], &payload[end + 1..]);
+        let gradient = serde_json::from_slice(gradient).map_err(|e| e.to_string())?;
         let checkpoint = Checkpoint::from_bytes(payload).map_err(|error| error.to_string())?;
-        Ok(Begun { checkpoint, wall_s: header.wall_s })
+        Ok(Begun { checkpoint, wall_s: header.wall_s, gradient })
     }
 
     /// Writes where a trial stands, in place of what was there.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn save(&self, trial: &str, checkpoint: &[u8], wall_s: f64) -> Result<()> {
+    pub fn save(
+        &self,
+        trial: &str,
+        checkpoint: &[u8],
+        gradient: &[GradientPoint],
+        wall_s: f64,
+    ) -> Result<()> {
         let path = self.path(trial)?;
+        let io = |error: serde_json::Error| Error::Io { path: path.clone(), source: error.into() };
+        let mut payload = serde_json::to_vec(gradient).map_err(io)?;
+        payload.push(b'\n');
+        payload.extend_from_slice(checkpoint);
         let header = Header {
             schema: SCHEMA,
             trial: trial.to_owned(),
             numerics: self.numerics.clone(),
             wall_s,
-            blake3: canonical::hash_bytes(checkpoint),
+            blake3: canonical::hash_bytes(&payload),
         };
-        let mut bytes = serde_json::to_vec(&header)
-            .map_err(|error| Error::Io { path: path.clone(), source: error.into() })?;
+        let mut bytes = serde_json::to_vec(&header).map_err(io)?;
         bytes.push(b'\n');
-        bytes.extend_from_slice(checkpoint);
+        bytes.append(&mut payload);
         files::create_dir(&self.dir.join(layout::CHECKPOINTS))?;
         files::write(&path, &bytes)
     }

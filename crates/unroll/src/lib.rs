@@ -19,4 +19,5 @@ pub mod replay;
 pub mod report;
 pub mod run;
 pub mod slurm;
+pub mod theory;
 pub mod trial;

@@ -34,9 +34,9 @@ pub fn gradient(
         layer: point.layer,
         step,
         distance: point.distance,
-        mean_norm: point.mean_norm,
-        mean_log_norm: point.mean_log_norm,
-        quantiles: point.quantiles,
+        ln_mean_norm: point.ln_mean_norm,
+        mean_log_norm: point.mean_ln_norm,
+        ln_quantiles: point.ln_quantiles,
     });
     Ok(points.collect())
 }

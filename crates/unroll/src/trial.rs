@@ -9,16 +9,17 @@ use candle_core::{DType, Device};
 use unroll_core::{Architecture, BuildContext, Stream};
 use unroll_results::TrialRecord;
 use unroll_results::record::{
-    self, BaselineValue, Better, CurvePoint, LengthEvaluation, ModelCost, Quality, Status, Timing,
-    Trace, TrialKind,
+    self, BaselineValue, Better, CurvePoint, GradientPoint, LengthEvaluation, ModelCost, Quality,
+    Status, Timing, Trace, TrialKind,
 };
 use unroll_tasks::{Split, Task, TaskRequest};
 use unroll_train::{Ending, TaskModel, TrainConfig, TrainOutcome, Trainer};
 
 use crate::checkpoint::Checkpoints;
-use crate::experiment::{Trial, TrialSpec};
+use crate::experiment::{GradientSettings, Trial, TrialSpec};
 use crate::measure;
 use crate::progress::Progress;
+use crate::theory;
 
 /// What goes wrong within a trial; it becomes the record's message.
 #[derive(Debug, thiserror::Error)]
@@ -75,8 +76,15 @@ pub enum Outcome {
 pub fn run(trial: &Trial, device: &Device, surroundings: Surroundings<'_>) -> Outcome {
     let begin = Instant::now();
     let mut record = empty(trial);
-    let mut runner =
-        Runner { trial, spec: &trial.spec, device, surroundings, begin, wall_before: 0.0 };
+    let mut runner = Runner {
+        trial,
+        spec: &trial.spec,
+        device,
+        surroundings,
+        begin,
+        wall_before: 0.0,
+        gradient: Vec::new(),
+    };
     // A bug in one trial must not lose the rest of the sweep.
     let result = catch_unwind(AssertUnwindSafe(|| runner.run(&mut record)));
     let failure = match result {
@@ -117,6 +125,7 @@ fn empty(trial: &Trial) -> TrialRecord {
         curve: Vec::new(),
         other_lengths: Vec::new(),
         gradient: Vec::new(),
+        theory: theory::of(&trial.spec),
         trace: None,
         throughput: Vec::new(),
         timing: Timing::default(),
@@ -131,6 +140,8 @@ struct Runner<'a> {
     begin: Instant,
     /// Seconds spent on the trial before it was put down.
     wall_before: f64,
+    /// Gradient norms so far, in order of training steps.
+    gradient: Vec<GradientPoint>,
 }
 
 impl Runner<'_> {
@@ -219,17 +230,26 @@ impl Runner<'_> {
         {
             trainer.restore(&begun.checkpoint)?;
             self.wall_before = begun.wall_s;
+            self.gradient = begun.gradient;
         }
         progress.started(self.trial, trainer.step());
+        if trainer.step() == 0 {
+            self.measure_if_due(model, task, 0)?;
+        }
         let every = checkpoints.map(Checkpoints::every);
         loop {
             let since = Instant::now();
+            let mut failed = None;
             let mut observe = |at: &unroll_train::Progress<'_>| {
                 let note = match at.latest {
                     Some(point) => format!("{} {:.4}", task.metric().name(), point.validation),
                     None => String::new(),
                 };
                 progress.advanced(self.trial, at.step, at.steps, &note);
+                if let Err(error) = self.measure_if_due(model, task, at.step) {
+                    failed = Some(error);
+                    return ControlFlow::Break(());
+                }
                 let due = every.is_some_and(|every| since.elapsed() >= every);
                 if due || interrupt.load(Ordering::Relaxed) {
                     ControlFlow::Break(())
@@ -238,11 +258,34 @@ impl Runner<'_> {
                 }
             };
             let outcome = trainer.run(&mut observe)?;
+            if let Some(error) = failed {
+                return Err(error);
+            }
             if outcome.ending != Ending::Interrupted || self.interrupted() {
                 return Ok((trainer, outcome));
             }
             self.save(&trainer);
         }
+    }
+
+    /// Measures a model in training, if the experiment wants it after this many steps.
+    fn measure_if_due(&mut self, model: &TaskModel, task: &dyn Task, step: u64) -> Result<()> {
+        match &self.spec.gradient {
+            Some(settings) if settings.is_due(step) => self.measure(model, task, settings, step),
+            _ => Ok(()),
+        }
+    }
+
+    fn measure(
+        &mut self,
+        model: &TaskModel,
+        task: &dyn Task,
+        settings: &GradientSettings,
+        step: u64,
+    ) -> Result<()> {
+        let twin = unroll_probe::f64_twin(task, self.architecture()?, &self.spec.options, model)?;
+        self.gradient.extend(measure::gradient(&twin, task, settings, step)?);
+        Ok(())
     }
 
     /// Puts the trial down when somebody asked for it: the steps done, if so.
@@ -258,7 +301,7 @@ impl Runner<'_> {
         let Some(checkpoints) = self.surroundings.checkpoints else { return };
         let save = || -> Result<()> {
             let bytes = trainer.checkpoint()?.to_bytes()?;
-            Ok(checkpoints.save(&self.trial.id, &bytes, self.wall_s())?)
+            Ok(checkpoints.save(&self.trial.id, &bytes, &self.gradient, self.wall_s())?)
         };
         if let Err(error) = save() {
             self.surroundings.progress.note(&format!("no checkpoint could be written: {error}"));
@@ -330,6 +373,8 @@ impl Runner<'_> {
             steps_to_threshold: outcome.threshold.map(|reached| reached.step),
         });
         if !finished {
+            // What a diverged run measured on its way tells why.
+            record.gradient.clone_from(&self.gradient);
             return Ok(Ran::ToItsEnd);
         }
         for &length in &self.spec.evaluate_lengths {
@@ -352,11 +397,13 @@ impl Runner<'_> {
         if let Some(paused) = self.put_down(&trainer) {
             return Ok(paused);
         }
-        if let Some(settings) = &self.spec.gradient {
-            let twin =
-                unroll_probe::f64_twin(task, self.architecture()?, &self.spec.options, model)?;
-            record.gradient = measure::gradient(&twin, task, settings, outcome.steps)?;
+        if let Some(settings) = &self.spec.gradient
+            && settings.after_training
+            && !settings.is_due(outcome.steps)
+        {
+            self.measure(model, task, settings, outcome.steps)?;
         }
+        record.gradient.clone_from(&self.gradient);
         Ok(Ran::ToItsEnd)
     }
 }

@@ -6,6 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use common::random;
 use serde_json::{Value, json};
 use unroll_core::{BuildContext, Form, ForwardArgs, Init, SequenceModel, WeightInit};
+use unroll_probe::{Derivative, GradientLoss, gradient_decay};
 
 const HIDDEN: usize = 12;
 const STEPS: usize = 101;
@@ -62,6 +63,48 @@ fn assert_exponential(norms: &[f64], rate: f64, what: &str) {
 
 fn sigma(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
+}
+
+/// Asserts that `ln norm` falls by `ln rate` per step up to a distance of 10,000, where `rate^k` has
+/// left the range of f64: to 1e-9, relative.
+fn assert_far(model: &dyn SequenceModel, of: Derivative, rate: f64, what: &str) {
+    const FAR: usize = 10_000;
+    let x = random(&[1, FAR + 1, 3], 21);
+    let loss = GradientLoss::RandomProjection { seed: 3 };
+    let decay = gradient_decay(model, &x, None, loss, Form::Auto).unwrap();
+    let norms = &decay.get(of, 0).unwrap().ln_by_distance;
+    assert_eq!(norms.len(), FAR + 1);
+    for (distance, ln) in norms.iter().enumerate() {
+        let (found, expected) = (ln[0] - norms[0][0], distance as f64 * rate.ln());
+        let error = (found - expected).abs();
+        assert!(
+            error <= 1e-9 * expected.abs().max(1.0),
+            "{what} at {distance}: {found} {expected}"
+        );
+    }
+}
+
+#[test]
+fn linear_rnns_are_exact_to_a_distance_of_10_000() {
+    for rho in [0.5, 0.9, 0.95, 1.0, 1.1] {
+        let init = Init { weight: WeightInit::Orthogonal, gain: rho, ..Init::default() };
+        let model = build("rnn", json!({"nonlinearity": "identity"}), init);
+        assert_far(model.as_ref(), Derivative::Hidden, rho, &format!("rho {rho}"));
+    }
+}
+
+#[test]
+fn forget_gates_are_exact_to_a_distance_of_10_000() {
+    for bias in [0.0, 1.0, 2.0, 5.0] {
+        let model = build("lstm", json!({}), Init::default());
+        only_biases(model.as_ref(), &[("bias_ih_l0", 1, bias), ("bias_hh_l0", 3, 0.3)]);
+        assert_far(model.as_ref(), Derivative::Cell, sigma(bias), &format!("forget bias {bias}"));
+        for (update, rate) in [("keep_old", sigma(bias)), ("take_new", sigma(-bias))] {
+            let model = build("gru", json!({"update_gate": update}), Init::default());
+            only_biases(model.as_ref(), &[("bias_ih_l0", 1, bias), ("bias_ih_l0", 2, 0.2)]);
+            assert_far(model.as_ref(), Derivative::Hidden, rate, &format!("{update} {bias}"));
+        }
+    }
 }
 
 const FORMS: [Form; 2] = [Form::Auto, Form::Reference];

@@ -126,6 +126,11 @@ impl Axis {
         if matches!(self.kind, Kind::Names(_)) { 1.0 - place } else { place }
     }
 
+    /// The coordinate at a place between 0 and 1: the inverse of [`place`](Self::place).
+    pub(crate) fn at_place(&self, place: f64) -> f64 {
+        self.min + place * (self.max - self.min)
+    }
+
     /// Whether a coordinate lies on the axis.
     pub(crate) fn contains(&self, coordinate: f64) -> bool {
         coordinate >= self.min && coordinate <= self.max

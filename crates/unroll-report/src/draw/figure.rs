@@ -1,5 +1,6 @@
 //! Panels in rows and columns over a shared legend.
 
+use super::axis::Axis;
 use super::canvas::{Align, Canvas, Color};
 use super::font::{shortened, text_width};
 use super::look::Look;
@@ -19,6 +20,56 @@ const NOTE_SIZE: f64 = 6.3;
 /// Length of the line beside a legend's name.
 const SAMPLE: f64 = 22.0;
 
+/// A bar of colors with its numbers.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Scale {
+    pub(crate) axis: Axis,
+}
+
+/// Viridis (van der Walt & Smith 2015) at five places: equal steps look equal, in grey too.
+const RAMP: [Color; 5] = [
+    Color(68, 1, 84),
+    Color(59, 82, 139),
+    Color(33, 145, 140),
+    Color(94, 201, 98),
+    Color(253, 231, 37),
+];
+
+impl Scale {
+    /// The color of a coordinate of the axis; values beyond its ends have the ends' colors.
+    pub(crate) fn color(&self, coordinate: f64) -> Color {
+        let place = 4.0 * self.axis.place(coordinate).clamp(0.0, 1.0);
+        let below = (place as usize).min(3);
+        RAMP[below].mixed(RAMP[below + 1], place - below as f64)
+    }
+
+    fn draw(&self, canvas: &mut Canvas, top: f64) -> f64 {
+        /// Rectangles of the bar: more than a screen tells apart.
+        const PIECES: usize = 64;
+        let width = 0.5 * canvas.width;
+        let left = (canvas.width - width) / 2.0;
+        let (bar, step) = (top + 2.0, width / PIECES as f64);
+        for piece in 0..PIECES {
+            let share = (piece as f64 + 0.5) / PIECES as f64;
+            let x = left + piece as f64 * step;
+            // A little wider, so that no seam shows.
+            let right = (x + step + 0.3).min(left + width);
+            let corners = vec![(x, bar), (right, bar), (right, bar + 6.0), (x, bar + 6.0)];
+            canvas.area(corners, self.color(self.axis.at_place(share)), 1.0);
+        }
+        for tick in self.axis.ticks(5, width, TICK_SIZE) {
+            let x = left + width * self.axis.place(tick.at);
+            if let Some(label) = &tick.label {
+                canvas.line(vec![(x, bar + 6.0), (x, bar + 8.0)], 0.5, Color::BLACK);
+                label.write(canvas, (x, bar + 9.0 + 0.85 * TICK_SIZE), TICK_SIZE, Align::Center);
+            }
+        }
+        let title = (canvas.width / 2.0, bar + 12.0 + TICK_SIZE + LABEL_SIZE);
+        canvas.text(&self.axis.label, title, LABEL_SIZE, Color::BLACK, Align::Center);
+        bar + 15.0 + TICK_SIZE + LABEL_SIZE
+    }
+}
+
 /// A figure: panels, and a legend that is never over data.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Figure {
@@ -29,6 +80,8 @@ pub(crate) struct Figure {
     pub(crate) panels: Vec<Panel>,
     /// Series in order.
     pub(crate) legend: Vec<(String, Look)>,
+    /// What the colors of a heat map stand for.
+    pub(crate) scale: Option<Scale>,
     /// What lines, bands and dots are, in small type at the bottom.
     pub(crate) note: String,
 }
@@ -88,6 +141,9 @@ impl Figure {
             }
         }
         top = self.draw_legend(&mut canvas, top + 2.0);
+        if let Some(scale) = &self.scale {
+            top = scale.draw(&mut canvas, top);
+        }
         top = self.draw_note(&mut canvas, top);
         canvas.height = (top + MARGIN).ceil();
         canvas

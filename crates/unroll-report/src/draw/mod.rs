@@ -11,6 +11,6 @@ mod ticks;
 
 pub(crate) use axis::Axis;
 pub(crate) use canvas::Canvas;
-pub(crate) use figure::Figure;
+pub(crate) use figure::{Figure, Scale};
 pub(crate) use look::{Look, looks};
 pub(crate) use panel::{Layer, Panel};

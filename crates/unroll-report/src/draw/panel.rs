@@ -8,6 +8,8 @@ use super::look::Look;
 /// Something drawn in a panel; places are coordinates of the axes.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Layer {
+    /// A filled rectangle between two corners: a cell of a heat map.
+    Cell { from: Point, to: Point, color: Color },
     /// The area between the smallest and largest values: (x, low, high).
     Band { points: Vec<(f64, f64, f64)>, look: Look },
     /// A line in the look's color and dash, with a few of its markers.
@@ -180,6 +182,10 @@ impl Panel {
     fn draw_area(&self, canvas: &mut Canvas, frame: Frame, layer: &Layer) {
         let at = |point| self.at(frame, point);
         match layer {
+            Layer::Cell { from, to, color } => {
+                let ((x0, y0), (x1, y1)) = (at(*from), at(*to));
+                canvas.area(vec![(x0, y0), (x1, y0), (x1, y1), (x0, y1)], *color, 1.0);
+            }
             Layer::Band { points, look } if points.len() == 1 => {
                 let (x, low, high) = points[0];
                 let pale = look.color.mixed(Color::WHITE, 0.5);

@@ -34,6 +34,7 @@ pub(super) fn plot(summary: &Summary, palette: &Palette, task: &str) -> Option<P
             columns: Figure::columns_for(panels.len()),
             panels,
             legend: palette.legend(groups.iter().map(|group| group.series.as_str())),
+            scale: None,
             note: note(&groups),
         },
     })

@@ -1,16 +1,16 @@
 //! Gradient norm against the distance from the loss.
 
 use unroll_results::Summary;
-use unroll_results::record::GradientOf;
-use unroll_results::summary::GradientGroup;
+use unroll_results::record::{GradientOf, TheoryKind};
+use unroll_results::summary::{GradientGroup, Moment};
 
 use super::{Palette, Plot, ascending, file_part, seeds};
 use crate::draw::{Axis, Figure, Layer, Panel};
 
 /// Decimal logarithms of the smallest normal and the smallest f32 above 0.
 const F32_LIMITS: [(f64, &str); 2] = [
-    (-37.929_779_453_661_63, "smallest normal f32, 1.2e−38"),
-    (-44.853_469_353_933_2, "smallest denormal f32, 1.4e−45"),
+    (-37.929_779_453_661_63, "f32 floor: smallest normal number, 1.2e−38"),
+    (-44.853_469_353_933_2, "smallest f32 denormal, 1.4e−45"),
 ];
 
 /// One plot for each length: a row of panels for each derivative and layer, a column for each
@@ -28,7 +28,10 @@ pub(super) fn plots(summary: &Summary, palette: &Palette, task: &str) -> Vec<Plo
 }
 
 fn figure(palette: &Palette, groups: &[&GradientGroup], task: &str, length: usize) -> Figure {
-    let moments = ascending(groups.iter().map(|group| group.moment));
+    let moments = shown(&ascending(groups.iter().map(|group| group.moment)));
+    let groups: Vec<&GradientGroup> =
+        groups.iter().copied().filter(|group| moments.contains(&group.moment)).collect();
+    let groups = &groups[..];
     let rows = ascending(groups.iter().map(|group| (group.of, group.layer)));
     let layered = |of| rows.iter().filter(|row| row.0 == of).count() > 1;
     let distances = groups.iter().flat_map(|g| g.band.iter().map(|band| band.distance as f64));
@@ -68,8 +71,37 @@ fn figure(palette: &Palette, groups: &[&GradientGroup], task: &str, length: usiz
         columns: Figure::columns_for(moments.len()),
         panels,
         legend: palette.legend(groups.iter().map(|group| group.series.as_str())),
+        scale: None,
         note,
     }
+}
+
+/// The moments of training that have a column: not more than three, the others are in the heat map.
+fn shown(moments: &[Moment]) -> Vec<Moment> {
+    match moments {
+        [first, .., last] if moments.len() > 3 => vec![*first, moments[moments.len() / 2], *last],
+        _ => moments.to_vec(),
+    }
+}
+
+/// A closed form through the first point of the group's curve.
+fn theory(group: &GradientGroup) -> Option<Layer> {
+    let theory = group.theory.as_ref()?;
+    let (first, last) = (group.band.first()?, group.band.last()?);
+    let start = first.mean_ln?;
+    let at = |distance: usize| {
+        let x = distance as f64;
+        (x, decimal(start + theory.ln_rate * (x - first.distance as f64)))
+    };
+    // As many points as the label has places to choose from.
+    let step = ((last.distance - first.distance) / 12).max(1);
+    let points = (first.distance..=last.distance).step_by(step).map(at).collect();
+    let label = match theory.kind {
+        TheoryKind::Exact => theory.formula.clone(),
+        TheoryKind::UpperBound => format!("at most {}", theory.formula),
+        TheoryKind::GateAtBias => format!("{} with zero weights", theory.formula),
+    };
+    Some(Layer::Reference { points, label })
 }
 
 fn name(of: GradientOf) -> &'static str {
@@ -109,7 +141,14 @@ fn layers(palette: &Palette, groups: &[&GradientGroup], y: &Axis) -> Vec<Layer> 
             layers.push(Layer::Level { at: limit, label, dotted: true });
         }
     }
+    let mut formulas = Vec::new();
     for group in groups {
+        // Series that differ in something else may share a formula.
+        let formula = group.theory.as_ref().map(|theory| theory.formula.clone());
+        if formula.is_some() && !formulas.contains(&formula) {
+            layers.extend(theory(group));
+            formulas.push(formula);
+        }
         let Some(look) = palette.look(&group.series) else { continue };
         // A distance at which a seed's norm is 0 has no mean logarithm over all seeds.
         for piece in group.band.split(|band| band.zeros > 0 || band.mean_ln.is_none()) {

@@ -57,6 +57,7 @@ pub(super) fn plot(summary: &Summary, palette: &Palette, task: &str) -> Option<P
             panels: vec![panel],
             note: note(lengths.len() == 1, &cells),
             legend,
+            scale: None,
         },
     })
 }
@@ -128,6 +129,7 @@ pub(super) fn other_lengths(summary: &Summary, palette: &Palette, task: &str) ->
                 columns: 1,
                 panels: vec![panel],
                 legend: palette.legend(cells.iter().map(|cell| cell.series)),
+                scale: None,
                 note: note(false, &cells),
             },
         })

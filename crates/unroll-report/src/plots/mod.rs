@@ -6,12 +6,16 @@
 //! | `lengths-TASK-T` | metric at other lengths after training at length T |
 //! | `curves-TASK` | validation metric against training steps, a panel per length |
 //! | `gradient-TASK-T` | gradient norm against distance from the loss |
+//! | `gradient-steps-TASK-T` | gradient norm against distance and training step, a panel per series |
+//! | `horizon-TASK` | longest length solved against the gradient's horizon before training |
 //! | `throughput-TASK` | tokens per second and peak memory against length, a panel per phase |
 //!
 //! The same summary gives the same bytes. Nothing is drawn for what was not measured.
 
 mod curves;
 mod gradient;
+mod gradient_steps;
+mod horizon;
 mod metric;
 mod throughput;
 
@@ -95,6 +99,8 @@ fn all(summary: &Summary) -> Vec<(&str, Plot)> {
         plots.extend(metric::other_lengths(summary, &palette, task));
         plots.extend(curves::plot(summary, &palette, task));
         plots.extend(gradient::plots(summary, &palette, task));
+        plots.extend(gradient_steps::plots(summary, task));
+        plots.extend(horizon::plot(summary, &palette, task));
         plots.extend(throughput::plot(summary, &palette, task));
         found.extend(plots.into_iter().map(|plot| (task.as_str(), plot)));
     }

@@ -47,6 +47,7 @@ pub(super) fn plot(summary: &Summary, palette: &Palette, task: &str) -> Option<P
             columns: Figure::columns_for(panels.len()),
             panels,
             legend: palette.legend(groups.iter().map(|group| group.series.as_str())),
+            scale: None,
             note: match n.as_str() {
                 "1 seed" => format!("One seed. Batch size {}.", batches.join(", ")),
                 n => format!(

@@ -57,6 +57,7 @@ pub(crate) fn blank(
         curve: Vec::new(),
         other_lengths: Vec::new(),
         gradient: Vec::new(),
+        theory: Vec::new(),
         trace: None,
         throughput: Vec::new(),
         timing: Timing {
@@ -178,15 +179,15 @@ pub(crate) fn gradient(series: &str, length: usize, seed: u64) -> TrialRecord {
                 };
                 // What f32 does: below its smallest number there is only 0.
                 let lost = ln < f64::from(f32::from_bits(1)).ln();
-                let norm = if lost { 0.0 } else { ln.exp() };
+                let ln = if lost { f64::NEG_INFINITY } else { ln };
                 record.gradient.push(GradientPoint {
                     of,
                     layer: 0,
                     step,
                     distance,
-                    mean_norm: norm,
+                    ln_mean_norm: ln,
                     mean_log_norm: (!lost).then_some(ln),
-                    quantiles: [0.5 * norm, norm, 2.0 * norm],
+                    ln_quantiles: [ln - 0.7, ln, ln + 0.7],
                 });
             }
         }
@@ -292,7 +293,7 @@ pub(crate) fn edge_cases() -> Vec<(&'static str, Vec<TrialRecord>)> {
 
     let mut zeros = Vec::from([0, 1].map(|seed| gradient("rnn", 60, seed)));
     for point in zeros.iter_mut().flat_map(|record| &mut record.gradient) {
-        (point.mean_norm, point.mean_log_norm) = (0.0, None);
+        (point.ln_mean_norm, point.mean_log_norm) = (f64::NEG_INFINITY, None);
     }
     cases.push(("zero-gradients", zeros));
 

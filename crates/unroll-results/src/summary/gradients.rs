@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::Index;
-use crate::record::{GradientOf, GradientPoint, TrialKind, TrialRecord};
-use crate::statistics::{LineFit, Spread};
+use crate::decay::{Decay, DecayLaw, Reach, half_life, reaches};
+use crate::record::{GradientOf, GradientPoint, Theory, TrialKind, TrialRecord};
+use crate::statistics::{Interval, Spread, mean_interval, median};
 
 /// The seeds at one distance. Logarithms are natural.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -21,72 +22,6 @@ pub struct GradientBand {
     pub min_ln: Option<f64>,
     /// Largest over seeds.
     pub max_ln: Option<f64>,
-}
-
-/// Which law fits better.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DecayLaw {
-    /// `norm = a exp(b distance)`: recurrent models.
-    Exponential,
-    /// `norm = a distance^b`: averages over the sequence.
-    Power,
-}
-
-impl DecayLaw {
-    /// Name in tables.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Exponential => "exponential",
-            Self::Power => "power law",
-        }
-    }
-}
-
-/// Laws fitted by least squares to the mean logarithm over the distances `from..=to`.
-///
-/// Left out are distance 0 (a power law has no value there), distances at which a seed's norm is
-/// exactly 0 and, for f32, norms below the smallest normal number, whose digits are lost.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Decay {
-    /// Smallest distance fitted.
-    pub from: usize,
-    /// Largest distance fitted.
-    pub to: usize,
-    /// ln norm against distance: the slope is the rate per step.
-    pub exponential: LineFit,
-    /// ln norm against ln distance: the slope is the exponent.
-    pub power: LineFit,
-}
-
-impl Decay {
-    fn of(points: &[(usize, f64)]) -> Option<Self> {
-        let exponential: Vec<_> = points.iter().map(|&(d, ln)| (d as f64, ln)).collect();
-        let power: Vec<_> = points.iter().map(|&(d, ln)| ((d as f64).ln(), ln)).collect();
-        // Two points lie on both laws: nothing could be told apart.
-        if points.len() < 3 {
-            return None;
-        }
-        Some(Self {
-            from: points.first()?.0,
-            to: points.last()?.0,
-            exponential: LineFit::of(&exponential)?,
-            power: LineFit::of(&power)?,
-        })
-    }
-
-    /// Steps over which the norm halves; `None` when it does not shrink.
-    pub fn half_life(&self) -> Option<f64> {
-        (self.exponential.slope < 0.0).then(|| -std::f64::consts::LN_2 / self.exponential.slope)
-    }
-
-    /// The law with the larger r squared; the exponential one when they tie.
-    pub fn better_law(&self) -> DecayLaw {
-        if self.power.r_squared > self.exponential.r_squared {
-            DecayLaw::Power
-        } else {
-            DecayLaw::Exponential
-        }
-    }
 }
 
 /// When in a training run gradients were measured. Runs that stop at a threshold end at different
@@ -140,8 +75,70 @@ pub struct GradientGroup {
     pub single_precision: bool,
     /// By distance, ascending.
     pub band: Vec<GradientBand>,
-    /// Fitted laws; `None` with fewer than three usable distances.
+    /// Laws fitted to the mean over seeds; `None` with fewer than three usable distances.
     pub decay: Option<Decay>,
+    /// Over seeds, each fitted alone.
+    pub over_seeds: OverSeeds,
+    /// The closed form, before training, where there is one.
+    pub theory: Option<Theory>,
+}
+
+/// How the seeds of a group agree.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct OverSeeds {
+    /// 95 % interval of the rate (nats per step) by Student's t; `None` with fewer than two seeds.
+    pub rate: Option<Interval>,
+    /// 95 % interval of [`Decay::evidence`] for the exponential law.
+    pub evidence: Option<Interval>,
+    /// Distance at which the norm has fallen to 1 %, seed by seed; `None` is beyond what was measured.
+    pub horizon_percent: Vec<Option<f64>>,
+    /// Distance at which it has fallen to f32's epsilon.
+    pub horizon_epsilon: Vec<Option<f64>>,
+    /// Distance within which 99 % of the sum of norms lie.
+    pub reach: Vec<Option<usize>>,
+}
+
+impl OverSeeds {
+    fn of(reaches: &[Reach]) -> Self {
+        let over = |value: fn(&Decay) -> f64| {
+            let values: Vec<f64> =
+                reaches.iter().filter_map(|r| r.decay.as_ref().map(value)).collect();
+            mean_interval(&values).map(|(_, interval)| interval)
+        };
+        Self {
+            rate: over(|decay| decay.exponential.slope),
+            evidence: over(Decay::evidence),
+            horizon_percent: reaches.iter().map(|reach| reach.horizon_percent).collect(),
+            horizon_epsilon: reaches.iter().map(|reach| reach.horizon_epsilon).collect(),
+            reach: reaches.iter().map(|reach| reach.reach).collect(),
+        }
+    }
+
+    /// Interval of the half-life, steps; the upper end is infinite when growth cannot be excluded.
+    pub fn half_life(&self) -> Option<Interval> {
+        let rate = self.rate?;
+        let low = half_life(rate.low)?;
+        Some(Interval { low, high: half_life(rate.high).unwrap_or(f64::INFINITY) })
+    }
+
+    /// The law that all of the interval speaks for; `None` when the seeds leave it open.
+    pub fn law(&self) -> Option<DecayLaw> {
+        let evidence = self.evidence?;
+        if evidence.low > 0.0 {
+            Some(DecayLaw::Exponential)
+        } else if evidence.high < 0.0 {
+            Some(DecayLaw::Power)
+        } else {
+            None
+        }
+    }
+}
+
+/// The median over seeds, values beyond what was measured counting as the largest: `None` when half of
+/// the seeds or more are beyond.
+pub fn median_horizon(horizons: &[Option<f64>]) -> Option<f64> {
+    let values: Vec<f64> = horizons.iter().map(|h| h.unwrap_or(f64::INFINITY)).collect();
+    median(&values).filter(|value| value.is_finite())
 }
 
 pub(super) fn groups(index: &Index<'_>) -> Vec<GradientGroup> {
@@ -149,22 +146,31 @@ pub(super) fn groups(index: &Index<'_>) -> Vec<GradientGroup> {
     for (key, trials) in index.groups(|record| !record.gradient.is_empty()) {
         // The same for every derivative, layer and moment that any of the seeds measured.
         let mut parts: BTreeMap<(GradientOf, usize, Moment), Vec<&GradientPoint>> = BTreeMap::new();
+        let mut seeds: Vec<((GradientOf, usize, Moment), Reach)> = Vec::new();
         for trial in &trials {
             let last = trial.quality.as_ref().map(|quality| quality.steps);
+            let moment = |step: u64| match step {
+                0 => Moment::Initial,
+                step if Some(step) == last => Moment::Trained,
+                step => Moment::During(step),
+            };
             for point in &trial.gradient {
-                let moment = match point.step {
-                    0 => Moment::Initial,
-                    step if Some(step) == last => Moment::Trained,
-                    step => Moment::During(step),
-                };
-                parts.entry((point.of, point.layer, moment)).or_default().push(point);
+                let key = (point.of, point.layer, moment(point.step));
+                parts.entry(key).or_default().push(point);
             }
+            let of_trial = reaches(&trial.gradient).into_iter();
+            seeds.extend(of_trial.map(|r| ((r.of, r.layer, moment(r.step)), r)));
         }
         // Quality trials measure their f32 weights in an f64 copy.
         let in_f32 =
             |trial: &&TrialRecord| trial.kind == TrialKind::Gradient && trial.cell.dtype == "f32";
         let single_precision = trials.iter().any(in_f32);
         for ((of, layer, moment), points) in parts {
+            let of_seeds: Vec<Reach> = seeds
+                .iter()
+                .filter(|(key, _)| *key == (of, layer, moment))
+                .map(|(_, reach)| *reach)
+                .collect();
             let band = band(&points);
             found.push(GradientGroup {
                 series: index.series(key),
@@ -175,11 +181,19 @@ pub(super) fn groups(index: &Index<'_>) -> Vec<GradientGroup> {
                 moment,
                 single_precision,
                 decay: Decay::of(&usable(&band, single_precision)),
+                over_seeds: OverSeeds::of(&of_seeds),
+                theory: theory(&trials, of, moment),
                 band,
             });
         }
     }
     found
+}
+
+/// Closed forms hold before training; seeds share them.
+fn theory(trials: &[&TrialRecord], of: GradientOf, moment: Moment) -> Option<Theory> {
+    let theories = trials.first().filter(|_| moment == Moment::Initial)?.theory.iter();
+    theories.filter(|theory| theory.of == of).cloned().next()
 }
 
 fn band(points: &[&GradientPoint]) -> Vec<GradientBand> {

@@ -6,12 +6,15 @@
 
 mod curves;
 mod gradients;
+mod horizon;
 mod quality;
 mod setting;
 mod throughput;
 
 pub use curves::{CurveBand, CurveGroup, SeedCurve};
-pub use gradients::{Decay, DecayLaw, GradientBand, GradientGroup, Moment};
+pub use gradients::{GradientBand, GradientGroup, Moment, OverSeeds, median_horizon};
+pub(crate) use horizon::initial_input;
+pub use horizon::{HorizonGroup, HorizonPoint};
 pub use quality::{LengthGroup, QualityGroup, SeedValue, Verdict};
 pub use setting::{Failure, SeriesInfo, Setting};
 pub use throughput::ThroughputGroup;
@@ -35,6 +38,8 @@ pub struct Summary {
     pub curves: Vec<CurveGroup>,
     /// Gradient decay.
     pub gradients: Vec<GradientGroup>,
+    /// How far back gradients reach at initialisation beside what was learned, one for each task.
+    pub horizons: Vec<HorizonGroup>,
     /// Times and memory.
     pub throughput: Vec<ThroughputGroup>,
     /// Trials that diverged or failed, in the order of the records.
@@ -53,6 +58,7 @@ impl Summary {
             lengths: quality::lengths(&index),
             curves: curves::groups(&index),
             gradients: gradients::groups(&index),
+            horizons: horizon::groups(&index),
             throughput: throughput::groups(&index),
             failures: setting::failures(&index),
         }

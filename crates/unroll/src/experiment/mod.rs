@@ -146,13 +146,42 @@ impl Default for Matching {
 pub struct GradientSettings {
     /// Sequences whose norms are averaged.
     pub examples: usize,
+    /// Whether trials that train are measured before the first step too.
+    pub before_training: bool,
     /// Whether trained models are measured too, at the end of each quality trial.
     pub after_training: bool,
+    /// Whether trials that train are measured each time so many training steps are done; 0 is never.
+    pub every: u64,
+    /// Training steps after which they are measured besides.
+    pub at_steps: Vec<u64>,
 }
 
 impl Default for GradientSettings {
     fn default() -> Self {
-        Self { examples: 16, after_training: true }
+        Self {
+            examples: 16,
+            before_training: true,
+            after_training: true,
+            every: 0,
+            at_steps: Vec::new(),
+        }
+    }
+}
+
+impl GradientSettings {
+    /// Whether a model in training is measured after this many steps.
+    pub fn is_due(&self, step: u64) -> bool {
+        match step {
+            0 => self.before_training,
+            step => {
+                self.every > 0 && step.is_multiple_of(self.every) || self.at_steps.contains(&step)
+            }
+        }
+    }
+
+    /// Whether trials that train are measured at all.
+    pub fn while_training(&self) -> bool {
+        self.before_training || self.after_training || self.every > 0 || !self.at_steps.is_empty()
     }
 }
 

@@ -315,7 +315,7 @@ impl Planner {
                 self.document.error(&at, error.label().to_owned())
             })?;
         }
-        let after = settings.gradient.after_training
+        let in_training = settings.gradient.while_training()
             && self.experiment.measure.contains(&TrialKind::Gradient);
         let spec = TrialSpec {
             algorithm: ALGORITHM,
@@ -332,7 +332,7 @@ impl Planner {
             device: device.split(':').next().unwrap_or("cpu").to_owned(),
             train: (kind != TrialKind::Gradient).then(|| settings.train.clone()),
             evaluate_lengths,
-            gradient: (kind == TrialKind::Gradient || (quality && after))
+            gradient: (kind == TrialKind::Gradient || (quality && in_training))
                 .then(|| settings.gradient.clone()),
             throughput: (kind == TrialKind::Throughput).then(|| settings.throughput.clone()),
         };
