@@ -259,6 +259,11 @@ fn tanh_recurrence_is_bounded_by_its_weight() {
         let mean = point.log_det_rate.value * point.distance as f64 / 16.0;
         assert!(point.ln_smallest.unwrap() < mean && mean < exact(point));
     }
+    // The block of the hidden state is the whole, by another way: the product itself.
+    let long = measure(body.as_ref(), &input(1, 10_000), &options(&[100, 10_000]));
+    for point in &long.points {
+        assert_close(point.ln_largest_hidden.unwrap(), exact(point), 1e-11, "explicit product");
+    }
     assert!(found.lyapunov.is_sorted_by(|a, b| a.value >= b.value));
     let sum: f64 = found.lyapunov.iter().map(|exponent| exponent.value).sum();
     assert_close(sum, found.points[3].log_det_rate.value, 1e-12, "sum of the exponents");

@@ -42,7 +42,7 @@ pub(super) fn measure(trajectory: &Trajectory<'_>, distances: &[usize]) -> Resul
         // of the factor, and no shorter factor has a smaller one.
         let bound = RankBound::of_product(&transposed, frame.q());
         let z = &transposed * frame.q();
-        frame.advance(z, &bound, 1)?;
+        frame.advance(&z, &bound, 1)?;
         for block in [&mut hidden, &mut cell].into_iter().flatten() {
             block.transposed.multiply_from_left(&transposed)?;
         }

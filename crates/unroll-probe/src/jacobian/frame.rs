@@ -54,7 +54,7 @@ pub(super) struct Factors {
 /// Householder QR. A column that adds nothing to the span of those before it would leave an
 /// arbitrary direction behind it, and all columns after it would be measured against that one: it is
 /// left out instead, and what it holds is kept in `R`.
-pub(super) fn factorise(z: DMatrix<f64>, bound: &RankBound) -> Factors {
+pub(super) fn factorise(z: &DMatrix<f64>, bound: &RankBound) -> Factors {
     let scales: Vec<f64> = z.column_iter().map(|column| column.amax()).collect();
     // Columns of size 1, as the norms within QR are sums of squares, which underflow at 1e-154.
     let mut scaled = z.clone();
@@ -101,7 +101,7 @@ pub(super) fn factorise(z: DMatrix<f64>, bound: &RankBound) -> Factors {
             }
             r
         } else {
-            q.tr_mul(&z)
+            q.tr_mul(z)
         };
         return Factors { q, r, ln_diagonal };
     }
@@ -169,7 +169,7 @@ impl Frame {
     /// Takes in one more factor, given as what it makes of the frame: `z = A Q`.
     pub(super) fn advance(
         &mut self,
-        z: DMatrix<f64>,
+        z: &DMatrix<f64>,
         bound: &RankBound,
         steps: usize,
     ) -> Result<()> {
@@ -200,7 +200,7 @@ mod tests {
 
     fn factors(z: &DMatrix<f64>) -> Factors {
         let identity = DMatrix::identity(z.ncols(), z.ncols());
-        factorise(z.clone(), &RankBound::of_product(z, &identity))
+        factorise(z, &RankBound::of_product(z, &identity))
     }
 
     #[test]
@@ -241,7 +241,7 @@ mod tests {
         {
             let bound = RankBound::of_product(&factor, frame.q());
             let z = &factor * frame.q();
-            frame.advance(z, &bound, 1).unwrap();
+            frame.advance(&z, &bound, 1).unwrap();
         }
         assert_eq!(frame.product().ln_largest().unwrap(), f64::NEG_INFINITY);
         assert_eq!(frame.ln_smallest().unwrap(), f64::NEG_INFINITY);

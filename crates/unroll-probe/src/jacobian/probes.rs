@@ -96,16 +96,16 @@ fn advance(
         for step in done + 1..=done + count {
             let z = trajectory.pull_back(step, 1, frame.q())?;
             let bound = RankBound::of_columns(&z);
-            frame.advance(z, &bound, 1)?;
+            frame.advance(&z, &bound, 1)?;
         }
     } else {
-        frame.advance(z, &bound, count)?;
+        frame.advance(&z, &bound, count)?;
     }
     Ok(count)
 }
 
 fn well_conditioned(z: &DMatrix<f64>, bound: &RankBound) -> bool {
-    let logs = factorise(z.clone(), bound).ln_diagonal;
+    let logs = factorise(z, bound).ln_diagonal;
     let largest = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     logs.len() == z.ncols() && logs.iter().all(|&ln| largest - ln <= LARGEST_SPREAD.ln())
 }
@@ -159,7 +159,7 @@ fn ln_det(transposed: &DMatrix<f64>) -> Result<f64> {
     let size = transposed.nrows();
     let mut frame = Frame::new(DMatrix::identity(size, size), false);
     let bound = RankBound::of_product(transposed, frame.q());
-    frame.advance(transposed.clone(), &bound, 1)?;
+    frame.advance(transposed, &bound, 1)?;
     Ok(frame.last_ln_volume())
 }
 
