@@ -233,6 +233,20 @@ mod tests {
         assert_eq!(factors(&DMatrix::zeros(3, 3)).q.ncols(), 0);
     }
 
+    /// The first direction is lost, and the frame's last column holds little of it: the columns
+    /// before are nearly dependent then, and make rounding errors of more than the noise.
+    #[test]
+    fn lost_directions_are_counted_where_noise_hides_them() {
+        let transposed = matrix(3, 3, &[0., 0.3, -0.7, 0., 0.9, 0.2, 0., -0.4, 0.8]);
+        let holds = matrix(3, 3, &[0.6, 0.31, 0.77, 0.8, -0.45, 0.13, 1e-5, 0.59, -0.28]);
+        let frame = holds.qr().q().transpose();
+        let z = &transposed * &frame;
+        let bound = RankBound::of_product(&transposed, &frame);
+        let last = z.clone().qr().r()[(2, 2)].abs();
+        assert!(last > bound.noise[2], "{last} {}", bound.noise[2]);
+        assert_eq!(factorise(&z, &bound).q.ncols(), 2);
+    }
+
     #[test]
     fn frames_go_on_after_losing_all() {
         let mut frame = Frame::new(DMatrix::identity(2, 2), true);
