@@ -1,11 +1,13 @@
 //! Measurements of models: how gradients decay over time, and how fast the model runs.
 //!
 //! [`gradient`] measures the norms of `dL/dh_t`, `dL/dc_t` and `dL/dx_t` for a loss at the last step
-//! alone. [`throughput`] times forward, backward, training step and decoding of a whole model, and
-//! [`layer`] times a sequence model alone. All give plain structs.
+//! alone; [`mod@jacobian`] the singular values of `ds_T/ds_(T-k)` and Lyapunov exponents.
+//! [`throughput`] times forward, backward, training step and decoding of a whole model, and [`layer`]
+//! times a sequence model alone. All give plain structs.
 
 pub mod error;
 pub mod gradient;
+pub mod jacobian;
 pub mod layer;
 mod statistics;
 pub mod throughput;
@@ -16,6 +18,10 @@ pub use error::{Error, Result};
 pub use gradient::{
     Derivative, GradientDecay, GradientLoss, GradientNorms, GradientPoint, gaussian_input,
     gradient_decay, gradient_decay_of_task,
+};
+pub use jacobian::{
+    Bounds, Estimate, Jacobian, JacobianMethod, JacobianOptions, JacobianPoint, jacobian,
+    jacobian_of_task,
 };
 pub use layer::{LayerMode, LayerTiming, bench_layer};
 pub use throughput::{Phase, PhaseTiming, measure};

@@ -5,8 +5,8 @@ use unroll_core::weights::export;
 use unroll_core::{Architecture, BuildContext, Entry, Form};
 use unroll_gru::GruConfig;
 use unroll_probe::{
-    Error, GradientLoss, LayerMode, LayerTiming, NoGauge, Phase, TimingOptions, bench_layer,
-    f64_twin, gradient_decay_of_task, measure,
+    Error, GradientLoss, JacobianOptions, LayerMode, LayerTiming, NoGauge, Phase, TimingOptions,
+    bench_layer, f64_twin, gradient_decay_of_task, jacobian, jacobian_of_task, measure,
 };
 use unroll_tasks::{
     Baseline, Batch, InputKind, Inputs, Metric, Readout, Split, TargetKind, Targets, Task,
@@ -148,4 +148,13 @@ fn task_models_are_probed_through_their_twin() {
     for (a, b) in single.points().iter().zip(double.points()) {
         assert!((a.ln_mean_norm - b.ln_mean_norm).abs() < 1e-4, "{a:?} {b:?}");
     }
+
+    let options = JacobianOptions { distances: vec![1, 12], ..JacobianOptions::default() };
+    let found = jacobian_of_task(&twin, &batch, &options, Form::Auto).unwrap();
+    let features = twin.features(&twin.tensors(&batch).unwrap()).unwrap();
+    let alone = jacobian(twin.body(), &features, None, &options, Form::Auto).unwrap();
+    assert_eq!(found, alone);
+    assert_eq!((found.len(), found[0].points.len()), (features.dim(0).unwrap(), 2));
+    let refused = jacobian_of_task(&model, &batch, &options, Form::Auto);
+    assert!(matches!(refused, Err(Error::Unsupported(_))), "{refused:?}");
 }
