@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use unroll_core::architecture::require_positive;
 use unroll_core::parameters::Role;
 use unroll_core::{
-    BuildContext, Cost, Form, ForwardArgs, ForwardOutput, ModelConfig, OptionDoc, ParameterSet,
-    Result, SequenceModel, State, cost, ops,
+    BuildContext, Cost, Family, Form, ForwardArgs, ForwardOutput, ModelConfig, OptionDoc,
+    ParameterSet, Result, SequenceModel, State, cost, ops,
 };
 
 use crate::self_attention::{
@@ -68,6 +68,8 @@ impl AttentionConfig {
 }
 
 impl ModelConfig for AttentionConfig {
+    const FAMILY: Family = Family::Attention;
+
     const OPTIONS: &'static [OptionDoc] = &[
         OptionDoc { name: "input_size", help: "input features per step; set by the task" },
         OptionDoc { name: "hidden_size", help: "hidden size, a multiple of num_heads" },

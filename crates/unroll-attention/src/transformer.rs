@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use unroll_core::architecture::{require_positive, require_probability};
 use unroll_core::parameters::Role;
 use unroll_core::{
-    BuildContext, Cost, Error, Form, ForwardArgs, ForwardOutput, Mode, ModelConfig, OptionDoc,
-    ParameterSet, Result, SequenceModel, State, cost, ops,
+    BuildContext, Cost, Error, Family, Form, ForwardArgs, ForwardOutput, Mode, ModelConfig,
+    OptionDoc, ParameterSet, Result, SequenceModel, State, cost, ops,
 };
 
 use crate::layer::add_input_proj;
@@ -90,6 +90,8 @@ impl TransformerConfig {
 }
 
 impl ModelConfig for TransformerConfig {
+    const FAMILY: Family = Family::Attention;
+
     const OPTIONS: &'static [OptionDoc] = &[
         OptionDoc { name: "input_size", help: "input features per step; set by the task" },
         OptionDoc { name: "hidden_size", help: "hidden size, a multiple of num_heads" },

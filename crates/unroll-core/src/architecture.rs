@@ -43,11 +43,36 @@ pub struct OptionDoc {
     pub help: &'static str,
 }
 
+/// How an architecture carries information along a sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// From each step to the next alone, through a state of fixed size.
+    Recurrent,
+    /// From every visible step at once.
+    Attention,
+    /// Both: attention over the states of a recurrent network.
+    AttentionOverStates,
+}
+
+impl Family {
+    /// Name in records and plots.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Recurrent => "recurrent",
+            Self::Attention => "attention",
+            Self::AttentionOverStates => "attention over recurrent states",
+        }
+    }
+}
+
 /// Configuration of an architecture; its fields are the options that users set.
 ///
 /// Implementations derive `Serialize` and `Deserialize` with `deny_unknown_fields` and `default`.
 /// All have `input_size` and `hidden_size`.
 pub trait ModelConfig: Serialize + DeserializeOwned + Default + Send + Sync + 'static {
+    /// How models of this configuration carry information along a sequence.
+    const FAMILY: Family;
+
     /// One line for each field.
     const OPTIONS: &'static [OptionDoc];
 
@@ -71,6 +96,9 @@ pub trait Architecture: Send + Sync {
 
     /// What it is, with the paper that defines it.
     fn summary(&self) -> &'static str;
+
+    /// How it carries information along a sequence.
+    fn family(&self) -> Family;
 
     /// Options that can be set, with their defaults, in order.
     fn options(&self) -> Vec<(OptionDoc, Value)>;
@@ -169,6 +197,10 @@ impl<C: ModelConfig> Architecture for Entry<C> {
 
     fn summary(&self) -> &'static str {
         self.summary
+    }
+
+    fn family(&self) -> Family {
+        C::FAMILY
     }
 
     fn options(&self) -> Vec<(OptionDoc, Value)> {

@@ -29,7 +29,7 @@ pub mod state;
 pub mod stream;
 pub mod weights;
 
-pub use architecture::{Architecture, BuildContext, Entry, ModelConfig, OptionDoc};
+pub use architecture::{Architecture, BuildContext, Entry, Family, ModelConfig, OptionDoc};
 pub use cost::Cost;
 pub use error::{Error, Result};
 pub use init::{BiasInit, Init, WeightInit};

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
-use unroll_core::architecture::{BuildContext, ModelConfig, OptionDoc};
+use unroll_core::architecture::{BuildContext, Family, ModelConfig, OptionDoc};
 use unroll_core::parameters::MemoryGate;
 use unroll_core::recurrent::{
     Cell, CellState, LayerArgs, LayerWeights, RecurrentStack, STACK_OPTIONS, StackConfig,
@@ -106,6 +106,8 @@ const FORGET_BIAS: OptionDoc = OptionDoc {
 };
 
 impl ModelConfig for LstmConfig {
+    const FAMILY: Family = Family::Recurrent;
+
     const OPTIONS: &'static [OptionDoc] = &{
         let [a, b, c, d, e, f] = STACK_OPTIONS;
         [a, b, c, d, e, f, FORGET_BIAS]

@@ -145,6 +145,15 @@ fn task_section(text: &mut String, summary: &Summary, task: &str) {
          the seeds do not agree; `exponent` is that of the power law.",
         &rows::gradients(summary, task),
     );
+    titled_table(
+        text,
+        "State dynamics",
+        "Lyapunov exponents in nats per step along test sequences, over seeds: a positive one is chaos, \
+         the largest one the slowest way to forget. `lost` directions vanish within a step. \
+         `ln |det|` is the change of volume. The largest singular value is that of the Jacobian of the \
+         whole state over the distance beside it, a lower bound where random probes estimate it.",
+        &rows::dynamics(summary, task),
+    );
     if let Some(group) = summary.horizons.iter().find(|group| group.task == task) {
         let mut words =
             "The distance at which ∂L/∂x has fallen to 1 % before any training, at the \

@@ -1,7 +1,7 @@
 //! The rows of the summary tables, for terminal and Markdown alike.
 
 use unroll_results::Summary;
-use unroll_results::record::Phase;
+use unroll_results::record::{GradientOf, Phase};
 use unroll_results::statistics::{Spread, median};
 use unroll_results::summary::{
     GradientGroup, QualityGroup, ThroughputGroup, Verdict, median_horizon,
@@ -170,10 +170,18 @@ pub(crate) fn gradients(summary: &Summary, task: &str) -> Rows {
     rows
 }
 
-/// `12.3 [11.0..14.1]`, or `grows`.
+/// `12.3 [11.0..14.1]`; `> 511` when longer than what was measured; `grows`, or `flat` when the seeds
+/// do not tell that from not changing.
 fn half_life(group: &GradientGroup) -> String {
     let Some(decay) = &group.decay else { return dash() };
-    let Some(mean) = decay.half_life() else { return "grows".to_owned() };
+    let Some(mean) = decay.half_life() else {
+        let surely = group.over_seeds.rate.is_none_or(|rate| rate.low > 0.0);
+        return if surely { "grows" } else { "flat" }.to_owned();
+    };
+    let measured = group.band.last().map_or(0, |band| band.distance);
+    if mean > measured as f64 {
+        return format!("> {measured}");
+    }
     let end = |value: f64| {
         if value.is_finite() { significant(value) } else { "∞".to_owned() }
     };
@@ -182,6 +190,89 @@ fn half_life(group: &GradientGroup) -> String {
             format!("{} [{}..{}]", significant(mean), end(interval.low), end(interval.high))
         }
         None => significant(mean),
+    }
+}
+
+/// A task's gradient decay in short: of the input, which all architectures share, where it was
+/// measured.
+pub(crate) fn decay(summary: &Summary, task: &str) -> Rows {
+    let mut rows = Rows::new(&[
+        ("series", false),
+        ("length", true),
+        ("at", false),
+        ("half-life [95 %]", true),
+        ("1 % at", true),
+        ("99 % within", true),
+        ("law", false),
+    ]);
+    let full = gradients(summary, task);
+    let place = |title: &str| full.titles.iter().position(|other| *other == title);
+    let (of, layer) = (place("of"), place("layer"));
+    let shared = |row: &&Vec<String>| of.is_none_or(|of| row[of] == GradientOf::Input.name());
+    let any = full.rows.iter().any(|row| shared(&row));
+    for row in full.rows.iter().filter(|row| !any || shared(row)) {
+        let mut short: Vec<String> = rows
+            .titles
+            .iter()
+            .map(|title| place(title).map_or_else(dash, |p| row[p].clone()))
+            .collect();
+        if let (false, Some(of), Some(layer)) = (any, of, layer) {
+            short[0] = format!("{}, {} {}", short[0], row[of], row[layer]);
+        }
+        rows.rows.push(short);
+    }
+    rows
+}
+
+/// A task's Lyapunov exponents and Jacobians.
+pub(crate) fn dynamics(summary: &Summary, task: &str) -> Rows {
+    let mut rows = Rows::new(&[
+        ("series", false),
+        ("length", true),
+        ("at", false),
+        ("state", true),
+        ("largest exponent [min..max]", true),
+        ("median exponent", true),
+        ("lost", true),
+        ("ln |det| per step", true),
+        ("largest singular value", true),
+        ("at distance", true),
+        ("method", false),
+    ]);
+    for group in summary.dynamics.iter().filter(|group| group.task == task) {
+        // The middle of a few probes is not the middle of the spectrum.
+        let middle = if group.probes.is_none() {
+            group.exponents.get(group.state_size.div_ceil(2).saturating_sub(1))
+        } else {
+            None
+        };
+        let last = group.points.last();
+        rows.rows.push(vec![
+            group.series.clone(),
+            group.length.to_string(),
+            group.moment.short_name(),
+            group.state_size.to_string(),
+            group.exponents.first().map_or_else(dash, range),
+            middle.map_or_else(dash, |spread| significant(spread.median)),
+            if group.probes.is_none() { group.lost.to_string() } else { dash() },
+            group.log_det_rate.map_or_else(dash, |spread| significant(spread.median)),
+            last.and_then(|point| point.largest).map_or_else(dash, |l| power_of_ten(l.median)),
+            last.map_or_else(dash, |point| point.distance.to_string()),
+            group.probes.map_or_else(|| "exact".to_owned(), |count| format!("{count} probes")),
+        ]);
+    }
+    rows
+}
+
+/// A number given by its natural logarithm, whatever its size: `3.1e-2000`.
+fn power_of_ten(ln: f64) -> String {
+    let decimal = ln * std::f64::consts::LOG10_E;
+    let exponent = decimal.floor();
+    let mantissa = format!("{:.1}", 10f64.powf(decimal - exponent));
+    // 9.96 is 10.0 as rounded.
+    match mantissa.as_str() {
+        "10.0" => format!("1.0e{}", exponent + 1.0),
+        _ => format!("{mantissa}e{exponent}"),
     }
 }
 
@@ -339,6 +430,8 @@ mod tests {
         for (value, text) in cases {
             assert_eq!(prefixed(value), text);
         }
+        assert_eq!(power_of_ten(-3000.0 * std::f64::consts::LN_10 + 1.0), "2.7e-3000");
+        assert_eq!(power_of_ten(9.98f64.ln()), "1.0e1");
         assert_eq!(bytes(1_650_000), "1.65 MB");
         assert_eq!(bytes(512), "512 B");
         assert_eq!(seconds(0.0123), "12.3 ms");

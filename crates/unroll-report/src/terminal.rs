@@ -22,11 +22,11 @@ pub fn summary_table(summary: &Summary) -> String {
     by_task(summary, heading, rows::quality)
 }
 
-/// Fitted gradient decay, one table for each task, one row for each series, derivative, layer and
-/// training step: half-life in steps of the exponential law, exponent of the power law, r² of both.
-/// Empty when no trial measured gradients.
+/// Gradient decay of the input, one table for each task, one row for each series, length and moment of
+/// training: half-life of the exponential law, horizon, reach, and the law that fits better. Empty
+/// when no trial measured gradients.
 pub fn gradient_table(summary: &Summary) -> String {
-    by_task(summary, |task| format!("{task}: gradient decay"), rows::gradients)
+    by_task(summary, |task| format!("{task}: gradient decay"), rows::decay)
 }
 
 /// Times and memory, one table for each task, one row for each series, phase and length. Empty when

@@ -3,11 +3,13 @@
 use std::fmt::Write;
 
 /// Names of the tables, in the order in which they are documented and written.
-pub const TABLES: [&str; 8] = [
+pub const TABLES: [&str; 10] = [
     "trials",
     "curves",
     "gradients",
     "decays",
+    "jacobians",
+    "lyapunov",
     "throughput",
     "lengths",
     "curve_timings",
@@ -41,6 +43,11 @@ const CURVES: &[&str] = &["curves"];
 const GRADIENTS: &[&str] = &["gradients"];
 /// One row for each trial, derivative, layer and training step.
 const DECAYS: &[&str] = &["decays"];
+/// One row for each trial, training step, example and distance.
+const JACOBIANS: &[&str] = &["jacobians"];
+/// One row for each trial, training step, example and exponent.
+const LYAPUNOV: &[&str] = &["lyapunov"];
+const STATES: &[&str] = &["jacobians", "lyapunov"];
 const NORMS: &[&str] = &["gradients", "decays"];
 /// One row for each trial and phase.
 const THROUGHPUT: &[&str] = &["throughput"];
@@ -51,7 +58,8 @@ const CURVE_TIMINGS: &[&str] = &["curve_timings"];
 /// One row for each trial.
 const TIMINGS: &[&str] = &["timings"];
 const ALL: &[&str] = &TABLES;
-const KEYED: &[&str] = &["trials", "curves", "gradients", "decays", "throughput", "lengths"];
+const KEYED: &[&str] =
+    &["trials", "curves", "gradients", "decays", "jacobians", "lyapunov", "throughput", "lengths"];
 
 const fn same(
     name: &'static str,
@@ -77,6 +85,13 @@ pub const COLUMNS: &[ColumnDoc] = &[
     same("experiment", TRIALS, "", "name of the experiment"),
     same("kind", TRIALS, "", "what is measured: `quality`, `gradient`, `throughput`"),
     same("architecture", KEYED, "", "registry name of the architecture"),
+    same(
+        "family",
+        TRIALS,
+        "",
+        "how it carries information along a sequence: `recurrent`, `attention`, `attention over \
+         recurrent states`",
+    ),
     same("series", KEYED, "", "architecture, with the values of further axes"),
     same("task", KEYED, "", "task"),
     same("length", KEYED, "steps", "sequence length that the trial runs at"),
@@ -174,6 +189,23 @@ pub const COLUMNS: &[ColumnDoc] = &[
         "what f32 makes of the mean norm: `normal`, `denormal` (below 1.2e-38), `underflow` (below \
          1.4e-45: f32 has 0), `zero` (exactly 0), `overflow`",
     ),
+    same("step", STATES, "training steps", "training steps done; 0 is at initialisation"),
+    same("example", STATES, "", "which test sequence"),
+    same("probes", STATES, "", "random vectors of the estimate; empty when it is exact"),
+    same("state_size", STATES, "elements", "elements of the state s, all layers and parts"),
+    same("distance", JACOBIANS, "steps", "k of the Jacobian ds_T/ds_(T-k)"),
+    same("ln_largest", JACOBIANS, "ln", "ln of its largest singular value, or a lower bound of it"),
+    same("ln_largest_below", JACOBIANS, "ln", "upper bound; the same when exact"),
+    same("probability", JACOBIANS, "", "probability of the upper bound; 1 when exact"),
+    same("ln_largest_hidden", JACOBIANS, "ln", "of the block dh_T/dh_(T-k) of the top layer"),
+    same("ln_largest_cell", JACOBIANS, "ln", "of the block dc_T/dc_(T-k) of the top layer"),
+    same("ln_smallest", JACOBIANS, "ln", "ln of the smallest singular value; exact only"),
+    same("log_det_rate", JACOBIANS, "nats per step", "ln |det| / k: the sum of all exponents"),
+    same("log_det_rate_error", JACOBIANS, "nats per step", "its standard error; 0 when exact"),
+    same("steps", LYAPUNOV, "steps", "steps that the exponents are means over"),
+    same("index", LYAPUNOV, "", "1 is the largest"),
+    same("exponent", LYAPUNOV, "nats per step", "Lyapunov exponent"),
+    same("exponent_error", LYAPUNOV, "nats per step", "its standard error; 0 when exact"),
     same("phase", THROUGHPUT, "", "`forward`, `backward`, `train_step`, `decode`"),
     same("batch_size", THROUGHPUT, "sequences", "sequences per batch"),
     clock("iterations", THROUGHPUT, "", "iterations timed"),
@@ -220,6 +252,11 @@ fn rows(table: &str) -> &'static str {
         "decays" => {
             "one row for each trial, derivative, layer and training step: laws fitted to `gradients`"
         }
+        "jacobians" => {
+            "one row for each trial, training step, example and distance: how the recurrent state \
+             depends on an earlier one"
+        }
+        "lyapunov" => "one row for each trial, training step, example and Lyapunov exponent",
         "throughput" => "one row for each trial and phase",
         "lengths" => "one row for each trial and length it was evaluated at",
         "curve_timings" => "one row for each trial and evaluated step; nothing but clock times",

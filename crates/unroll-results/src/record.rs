@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::canonical;
 
+mod probes;
+
+pub use probes::*;
+
 /// Version of the record's layout.
 pub const SCHEMA: u32 = 3;
 
@@ -89,6 +93,8 @@ pub struct TrialRecord {
     pub other_lengths: Vec<LengthEvaluation>,
     /// Gradient norms.
     pub gradient: Vec<GradientPoint>,
+    /// Jacobians of the recurrent state, and Lyapunov exponents.
+    pub jacobians: Vec<StateJacobian>,
     /// What theory says of the gradient before training.
     pub theory: Vec<Theory>,
     /// Hashes of the weights during training.
@@ -121,8 +127,8 @@ impl TrialRecord {
         let record = self.without_clock();
         let results = (
             (&record.id, &record.cell.form, &record.status, &record.cost, &record.quality),
-            (&record.curve, &record.other_lengths, &record.gradient, &record.theory),
-            (&record.trace, &record.throughput),
+            (&record.curve, &record.other_lengths, &record.gradient, &record.jacobians),
+            (&record.theory, &record.trace, &record.throughput),
         );
         canonical::hash(&results)
     }
@@ -145,6 +151,8 @@ pub struct Cell {
     pub experiment: String,
     /// Registry name of the architecture.
     pub architecture: String,
+    /// How it carries information along a sequence: `recurrent`, `attention`, ...
+    pub family: String,
     /// Name of the series in plots and tables: the architecture, and the values of the axes that are
     /// not architecture, task, length, seed or device (`lstm`, `lstm, forget_bias=2`).
     pub series: String,
@@ -292,128 +300,6 @@ pub struct LengthEvaluation {
     /// Loss.
     #[serde(with = "crate::number")]
     pub loss: f64,
-}
-
-/// Which derivative a gradient norm belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum GradientOf {
-    /// dL/dh_t, total derivative at the hidden state.
-    Hidden,
-    /// dL/dc_t, total derivative at the cell state.
-    Cell,
-    /// dL/dx_t.
-    Input,
-}
-
-impl GradientOf {
-    /// Name in tables.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Hidden => "hidden",
-            Self::Cell => "cell",
-            Self::Input => "input",
-        }
-    }
-}
-
-/// Norm of a derivative at one distance from the loss.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct GradientPoint {
-    /// Which derivative.
-    pub of: GradientOf,
-    /// Layer of the hidden or cell state (0 is the lowest); 0 for the input.
-    pub layer: usize,
-    /// Training steps done before measuring: 0 is at initialisation.
-    pub step: u64,
-    /// Steps between the loss and the state: `T - t`.
-    pub distance: usize,
-    /// Natural logarithm of the Euclidean norm's mean over examples; minus infinity when all are 0.
-    #[serde(with = "crate::number")]
-    pub ln_mean_norm: f64,
-    /// Natural logarithm of the norm, averaged over examples; `None` when a norm is exactly 0.
-    #[serde(with = "crate::number::option")]
-    pub mean_log_norm: Option<f64>,
-    /// Quantiles of the natural logarithm over examples: 0.1, 0.5, 0.9.
-    #[serde(with = "crate::number::array")]
-    pub ln_quantiles: [f64; 3],
-}
-
-/// A closed form of gradient decay before training: `norm(distance) = norm(0) rate^distance`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Theory {
-    /// Which derivative.
-    pub of: GradientOf,
-    /// Natural logarithm of the rate, per step.
-    #[serde(with = "crate::number")]
-    pub ln_rate: f64,
-    /// The formula, for plots (`0.9^k`).
-    pub formula: String,
-    /// How it holds.
-    pub kind: TheoryKind,
-}
-
-/// How a closed form holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TheoryKind {
-    /// Equal, to rounding.
-    Exact,
-    /// Never above.
-    UpperBound,
-    /// Equal if the weights were 0: the gate as its bias alone sets it.
-    GateAtBias,
-}
-
-impl GradientPoint {
-    /// What f32 makes of the mean norm.
-    pub fn in_f32(&self) -> Precision {
-        Precision::of_ln(self.ln_mean_norm)
-    }
-}
-
-/// What a number is in f32. Training in f32 loses what is denormal or below, so that a gradient can
-/// be there and yet teach nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Precision {
-    /// At least 1.2e-38 (the "f32 floor"): all digits.
-    Normal,
-    /// Below that and at least 1.4e-45: fewer digits, and 0 where denormals are flushed.
-    Denormal,
-    /// Below that, but not 0: f32 has 0.
-    Underflow,
-    /// Exactly 0: no dependence.
-    Zero,
-    /// Above 3.4e38, or not a number.
-    Overflow,
-}
-
-impl Precision {
-    /// Of a number given by its natural logarithm.
-    pub fn of_ln(ln: f64) -> Self {
-        if ln == f64::NEG_INFINITY {
-            Self::Zero
-        } else if ln < f64::from(f32::from_bits(1)).ln() {
-            Self::Underflow
-        } else if ln < f64::from(f32::MIN_POSITIVE).ln() {
-            Self::Denormal
-        } else if ln <= f64::from(f32::MAX).ln() {
-            Self::Normal
-        } else {
-            Self::Overflow
-        }
-    }
-
-    /// Name in tables: `normal`, `denormal`, `underflow`, `zero`, `overflow`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Normal => "normal",
-            Self::Denormal => "denormal",
-            Self::Underflow => "underflow",
-            Self::Zero => "zero",
-            Self::Overflow => "overflow",
-        }
-    }
 }
 
 /// What a throughput measurement times.

@@ -25,6 +25,10 @@ pub struct Tables {
     pub gradients: DataFrame,
     /// One row for each trial, derivative, layer and training step: fitted laws and horizons.
     pub decays: DataFrame,
+    /// One row for each trial, training step, example and distance: Jacobians of the state.
+    pub jacobians: DataFrame,
+    /// One row for each trial, training step, example and Lyapunov exponent.
+    pub lyapunov: DataFrame,
     /// One row for each trial and phase.
     pub throughput: DataFrame,
     /// One row for each trial and length it was evaluated at.
@@ -49,6 +53,8 @@ impl Tables {
             curves: table("curves", curves(records))?,
             gradients: table("gradients", gradients(records))?,
             decays: table("decays", decays(records))?,
+            jacobians: table("jacobians", jacobians(records))?,
+            lyapunov: table("lyapunov", lyapunov(records))?,
             throughput: table("throughput", throughput(records))?,
             lengths: table("lengths", lengths(records))?,
             curve_timings: table("curve_timings", curve_timings(records))?,
@@ -63,6 +69,8 @@ impl Tables {
             ("curves", &self.curves),
             ("gradients", &self.gradients),
             ("decays", &self.decays),
+            ("jacobians", &self.jacobians),
+            ("lyapunov", &self.lyapunov),
             ("throughput", &self.throughput),
             ("lengths", &self.lengths),
             ("curve_timings", &self.curve_timings),
@@ -161,6 +169,8 @@ fn trials(records: &[TrialRecord]) -> PolarsResult<DataFrame> {
     let mut keys = keys(records, |record| record);
     let trial = keys.remove(0);
     columns.insert(0, trial);
+    columns.push(keys.remove(0));
+    columns.push(column("family", records, |record| record.cell.family.clone()));
     columns.append(&mut keys);
     columns.extend([
         column("dtype", records, |record| record.cell.dtype.clone()),
@@ -290,6 +300,54 @@ fn decays(records: &[TrialRecord]) -> PolarsResult<DataFrame> {
         column("horizon_percent", &rows, |(_, reach)| reach.horizon_percent),
         column("horizon_epsilon", &rows, |(_, reach)| reach.horizon_epsilon),
         column("reach", &rows, |(_, reach)| reach.reach.map(|distance| distance as u64)),
+    ]);
+    frame(rows.len(), columns)
+}
+
+fn jacobians(records: &[TrialRecord]) -> PolarsResult<DataFrame> {
+    let rows: Vec<_> = flattened(records, |record| &record.jacobians)
+        .into_iter()
+        .flat_map(|(record, jacobian)| {
+            jacobian.points.iter().map(move |point| (record, jacobian, point))
+        })
+        .collect();
+    let mut columns = keys(&rows, |row| row.0);
+    columns.extend([
+        column("step", &rows, |(_, jacobian, _)| jacobian.step),
+        column("example", &rows, |(_, jacobian, _)| jacobian.example as u64),
+        column("probes", &rows, |(_, jacobian, _)| jacobian.probes.map(|count| count as u64)),
+        column("state_size", &rows, |(_, jacobian, _)| jacobian.state_size as u64),
+        column("distance", &rows, |(_, _, point)| point.distance as u64),
+        column("ln_largest", &rows, |(_, _, point)| point.ln_largest),
+        column("ln_largest_below", &rows, |(_, _, point)| point.ln_largest_below),
+        column("probability", &rows, |(_, _, point)| point.probability),
+        column("ln_largest_hidden", &rows, |(_, _, point)| point.ln_largest_hidden),
+        column("ln_largest_cell", &rows, |(_, _, point)| point.ln_largest_cell),
+        column("ln_smallest", &rows, |(_, _, point)| point.ln_smallest),
+        column("log_det_rate", &rows, |(_, _, point)| point.log_det_rate.value),
+        column("log_det_rate_error", &rows, |(_, _, point)| point.log_det_rate.standard_error),
+    ]);
+    frame(rows.len(), columns)
+}
+
+fn lyapunov(records: &[TrialRecord]) -> PolarsResult<DataFrame> {
+    let rows: Vec<_> = flattened(records, |record| &record.jacobians)
+        .into_iter()
+        .flat_map(|(record, jacobian)| {
+            let exponents = jacobian.lyapunov.iter().zip(1u64..);
+            exponents.map(move |(exponent, index)| (record, jacobian, exponent, index))
+        })
+        .collect();
+    let mut columns = keys(&rows, |row| row.0);
+    columns.extend([
+        column("step", &rows, |(_, jacobian, ..)| jacobian.step),
+        column("example", &rows, |(_, jacobian, ..)| jacobian.example as u64),
+        column("probes", &rows, |(_, jacobian, ..)| jacobian.probes.map(|count| count as u64)),
+        column("state_size", &rows, |(_, jacobian, ..)| jacobian.state_size as u64),
+        column("steps", &rows, |(_, jacobian, ..)| jacobian.steps as u64),
+        column("index", &rows, |(.., index)| *index),
+        column("exponent", &rows, |(_, _, exponent, _)| exponent.value),
+        column("exponent_error", &rows, |(_, _, exponent, _)| exponent.standard_error),
     ]);
     frame(rows.len(), columns)
 }

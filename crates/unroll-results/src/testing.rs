@@ -21,6 +21,7 @@ pub(crate) fn quality(series: &str, length: usize, seed: u64, test: f64) -> Tria
         cell: Cell {
             experiment: "adding".into(),
             architecture: series.split(',').next().unwrap_or_default().into(),
+            family: "recurrent".into(),
             series: series.into(),
             task: "adding".into(),
             length,
@@ -60,6 +61,7 @@ pub(crate) fn quality(series: &str, length: usize, seed: u64, test: f64) -> Tria
         curve: [0, 10, 20].map(point).into(),
         other_lengths: vec![LengthEvaluation { length: 2 * length, value: 2.0 * test, loss: test }],
         gradient: Vec::new(),
+        jacobians: Vec::new(),
         theory: Vec::new(),
         trace: Some(Trace { every: 10, weights: vec!["0f".into(), "1e".into()] }),
         throughput: Vec::new(),

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
-use unroll_core::architecture::{BuildContext, ModelConfig, OptionDoc};
+use unroll_core::architecture::{BuildContext, Family, ModelConfig, OptionDoc};
 use unroll_core::parameters::MemoryGate;
 use unroll_core::recurrent::{
     Cell, CellState, LayerArgs, LayerWeights, RecurrentStack, STACK_OPTIONS, StackConfig,
@@ -112,6 +112,8 @@ impl RnnConfig {
 const NONLINEARITY: OptionDoc = OptionDoc { name: "nonlinearity", help: "tanh, relu or identity" };
 
 impl ModelConfig for RnnConfig {
+    const FAMILY: Family = Family::Recurrent;
+
     const OPTIONS: &'static [OptionDoc] = &{
         let [a, b, c, d, e, f] = STACK_OPTIONS;
         [a, b, c, d, e, f, NONLINEARITY]

@@ -1,6 +1,6 @@
 //! Trials that have begun, on disk: `DIR/checkpoints/<id>.checkpoint`.
 //!
-//! One line of JSON that says what follows, one with the gradient norms measured so far, then the bytes
+//! One line of JSON that says what follows, one with what was measured so far, then the bytes
 //! of an [`unroll_train::Checkpoint`]. A
 //! checkpoint is used only by a build and machine that would have given the same bits so far; any
 //! other starts the trial anew.
@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use unroll_results::events::{Event, EventLog};
-use unroll_results::record::GradientPoint;
 use unroll_results::{Error, Result, canonical, files, layout};
 use unroll_train::Checkpoint;
+
+use crate::measure::Measured;
 
 /// Version of the file's layout.
 const SCHEMA: u32 = 2;
@@ -32,8 +33,8 @@ pub struct Begun {
     pub checkpoint: Checkpoint,
     /// Seconds spent on it so far.
     pub wall_s: f64,
-    /// Gradient norms measured so far.
-    pub gradient: Vec<GradientPoint>,
+    /// What was measured so far.
+    pub measured: Measured,
 }
 
 /// The checkpoints of a result folder.
@@ -97,11 +98,11 @@ impl<'a> Checkpoints<'a> {
         if header.numerics != self.numerics {
             return Err("made by another build or machine: the bits would not be the same".into());
         }
-        let end = payload.iter().position(|&byte| byte == b'\n').ok_or("no gradient norms")?;
-        let (gradient, payload) = (&payload[..end], &payload[end + 1..]);
-        let gradient = serde_json::from_slice(gradient).map_err(|e| e.to_string())?;
+        let end = payload.iter().position(|&byte| byte == b'\n').ok_or("no measurements")?;
+        let (measured, payload) = (&payload[..end], &payload[end + 1..]);
+        let measured = serde_json::from_slice(measured).map_err(|e| e.to_string())?;
         let checkpoint = Checkpoint::from_bytes(payload).map_err(|error| error.to_string())?;
-        Ok(Begun { checkpoint, wall_s: header.wall_s, gradient })
+        Ok(Begun { checkpoint, wall_s: header.wall_s, measured })
     }
 
     /// Writes where a trial stands, in place of what was there.
@@ -112,12 +113,12 @@ impl<'a> Checkpoints<'a> {
         &self,
         trial: &str,
         checkpoint: &[u8],
-        gradient: &[GradientPoint],
+        measured: &Measured,
         wall_s: f64,
     ) -> Result<()> {
         let path = self.path(trial)?;
         let io = |error: serde_json::Error| Error::Io { path: path.clone(), source: error.into() };
-        let mut payload = serde_json::to_vec(gradient).map_err(io)?;
+        let mut payload = serde_json::to_vec(measured).map_err(io)?;
         payload.push(b'\n');
         payload.extend_from_slice(checkpoint);
         let header = Header {

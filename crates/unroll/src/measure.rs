@@ -1,30 +1,68 @@
 //! From the probes' results to the records' wire types.
 
+use serde::{Deserialize, Serialize};
 use unroll_core::Form;
-use unroll_probe::{Derivative, GradientLoss, TimingOptions};
-use unroll_results::record::{GradientOf, GradientPoint, Phase, Throughput};
-use unroll_tasks::{Split, Task};
+use unroll_probe::{Derivative, GradientLoss, JacobianMethod, JacobianOptions, TimingOptions};
+use unroll_results::TrialRecord;
+use unroll_results::record::{
+    Estimate, GradientOf, GradientPoint, JacobianPoint, Phase, StateJacobian, Throughput,
+};
+use unroll_tasks::{Batch, Split, Task};
 use unroll_train::{TaskModel, TrainConfig};
 
-use crate::experiment::{GradientSettings, ThroughputSettings};
+use crate::experiment::{GradientSettings, JacobianSettings, ThroughputSettings};
 use crate::memory::Gauge;
 
-/// Gradient norms of a float64 model on the first test examples, after `step` training steps.
-///
-/// # Errors
-/// When the model cannot run.
-pub fn gradient(
+/// What was measured of a model at some moments of its training.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// Gradient norms.
+    pub gradient: Vec<GradientPoint>,
+    /// Jacobians of the recurrent state.
+    pub jacobians: Vec<StateJacobian>,
+}
+
+impl Measured {
+    /// Measures a float64 model on the first test examples, after `step` training steps. `thorough`:
+    /// also what takes longer.
+    ///
+    /// # Errors
+    /// When the model cannot run.
+    pub fn add(
+        &mut self,
+        model: &TaskModel,
+        task: &dyn Task,
+        settings: &GradientSettings,
+        step: u64,
+        thorough: bool,
+    ) -> unroll_probe::Result<()> {
+        let examples = |count| task.evaluation(Split::Test, count).into_iter().next();
+        if let Some(batch) = examples(settings.examples) {
+            self.gradient.extend(gradient(model, &batch, step)?);
+        }
+        if let Some(settings) = settings.jacobian.as_ref().filter(|_| thorough)
+            && let Some(batch) = examples(settings.examples)
+        {
+            self.jacobians.extend(jacobians(model, task, &batch, settings, step)?);
+        }
+        Ok(())
+    }
+
+    /// Puts everything into a record.
+    pub fn copy_to(&self, record: &mut TrialRecord) {
+        record.gradient.clone_from(&self.gradient);
+        record.jacobians.clone_from(&self.jacobians);
+    }
+}
+
+fn gradient(
     model: &TaskModel,
-    task: &dyn Task,
-    settings: &GradientSettings,
+    batch: &Batch,
     step: u64,
 ) -> unroll_probe::Result<Vec<GradientPoint>> {
-    let Some(batch) = task.evaluation(Split::Test, settings.examples).into_iter().next() else {
-        return Ok(Vec::new());
-    };
     // The norm of a layer-normalised output is constant: its square would have no gradient.
     let loss = GradientLoss::RandomProjection { seed: model.seed() };
-    let decay = unroll_probe::gradient_decay_of_task(model, &batch, loss, Form::Auto)?;
+    let decay = unroll_probe::gradient_decay_of_task(model, batch, loss, Form::Auto)?;
     let points = decay.points().into_iter().map(|point| GradientPoint {
         of: match point.of {
             Derivative::Hidden => GradientOf::Hidden,
@@ -39,6 +77,61 @@ pub fn gradient(
         ln_quantiles: point.ln_quantiles,
     });
     Ok(points.collect())
+}
+
+/// Nothing for models that have no state of fixed size.
+fn jacobians(
+    model: &TaskModel,
+    task: &dyn Task,
+    batch: &Batch,
+    settings: &JacobianSettings,
+    step: u64,
+) -> unroll_probe::Result<Vec<StateJacobian>> {
+    let longest = task.seq_len();
+    let powers = std::iter::successors(Some(1usize), |distance| distance.checked_mul(2));
+    let mut distances: Vec<usize> = powers.take_while(|&distance| distance < longest).collect();
+    distances.push(longest);
+    let options = JacobianOptions {
+        distances,
+        exact_up_to: settings.exact_up_to,
+        probes: settings.probes,
+        seed: model.seed(),
+        ..JacobianOptions::default()
+    };
+    let measured = match unroll_probe::jacobian_of_task(model, batch, &options, Form::Auto) {
+        Err(unroll_probe::Error::Unsupported(_)) => return Ok(Vec::new()),
+        other => other?,
+    };
+    let estimate = |estimate: unroll_probe::Estimate| Estimate {
+        value: estimate.value,
+        standard_error: estimate.standard_error,
+    };
+    let points = |points: Vec<unroll_probe::JacobianPoint>| {
+        let point = |point: unroll_probe::JacobianPoint| JacobianPoint {
+            distance: point.distance,
+            ln_largest: point.ln_largest.lower,
+            ln_largest_below: point.ln_largest.upper,
+            probability: point.ln_largest.probability,
+            ln_largest_hidden: point.ln_largest_hidden,
+            ln_largest_cell: point.ln_largest_cell,
+            ln_smallest: point.ln_smallest,
+            log_det_rate: estimate(point.log_det_rate),
+        };
+        points.into_iter().map(point).collect()
+    };
+    let examples = measured.into_iter().enumerate().map(|(example, jacobian)| StateJacobian {
+        step,
+        example,
+        probes: match jacobian.method {
+            JacobianMethod::Exact => None,
+            JacobianMethod::RandomProbes { probes } => Some(probes),
+        },
+        state_size: jacobian.state_size,
+        steps: jacobian.steps,
+        lyapunov: jacobian.lyapunov.into_iter().map(estimate).collect(),
+        points: points(jacobian.points),
+    });
+    Ok(examples.collect())
 }
 
 /// Times of all phases.

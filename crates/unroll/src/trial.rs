@@ -9,15 +9,15 @@ use candle_core::{DType, Device};
 use unroll_core::{Architecture, BuildContext, Stream};
 use unroll_results::TrialRecord;
 use unroll_results::record::{
-    self, BaselineValue, Better, CurvePoint, GradientPoint, LengthEvaluation, ModelCost, Quality,
-    Status, Timing, Trace, TrialKind,
+    self, BaselineValue, Better, CurvePoint, LengthEvaluation, ModelCost, Quality, Status, Timing,
+    Trace, TrialKind,
 };
 use unroll_tasks::{Split, Task, TaskRequest};
 use unroll_train::{Ending, TaskModel, TrainConfig, TrainOutcome, Trainer};
 
 use crate::checkpoint::Checkpoints;
 use crate::experiment::{GradientSettings, Trial, TrialSpec};
-use crate::measure;
+use crate::measure::{self, Measured};
 use crate::progress::Progress;
 use crate::theory;
 
@@ -83,7 +83,7 @@ pub fn run(trial: &Trial, device: &Device, surroundings: Surroundings<'_>) -> Ou
         surroundings,
         begin,
         wall_before: 0.0,
-        gradient: Vec::new(),
+        measured: Measured::default(),
     };
     // A bug in one trial must not lose the rest of the sweep.
     let result = catch_unwind(AssertUnwindSafe(|| runner.run(&mut record)));
@@ -125,6 +125,7 @@ fn empty(trial: &Trial) -> TrialRecord {
         curve: Vec::new(),
         other_lengths: Vec::new(),
         gradient: Vec::new(),
+        jacobians: Vec::new(),
         theory: theory::of(&trial.spec),
         trace: None,
         throughput: Vec::new(),
@@ -140,8 +141,8 @@ struct Runner<'a> {
     begin: Instant,
     /// Seconds spent on the trial before it was put down.
     wall_before: f64,
-    /// Gradient norms so far, in order of training steps.
-    gradient: Vec<GradientPoint>,
+    /// What was measured so far, in order of training steps.
+    measured: Measured,
 }
 
 impl Runner<'_> {
@@ -175,7 +176,8 @@ impl Runner<'_> {
             TrialKind::Gradient => {
                 self.surroundings.progress.started(self.trial, 0);
                 if let Some(settings) = &self.spec.gradient {
-                    record.gradient = measure::gradient(&model, task.as_ref(), settings, 0)?;
+                    self.measured.add(&model, task.as_ref(), settings, 0, true)?;
+                    self.measured.copy_to(record);
                 }
                 Ok(Ran::ToItsEnd)
             }
@@ -230,7 +232,7 @@ impl Runner<'_> {
         {
             trainer.restore(&begun.checkpoint)?;
             self.wall_before = begun.wall_s;
-            self.gradient = begun.gradient;
+            self.measured = begun.measured;
         }
         progress.started(self.trial, trainer.step());
         if trainer.step() == 0 {
@@ -271,7 +273,9 @@ impl Runner<'_> {
     /// Measures a model in training, if the experiment wants it after this many steps.
     fn measure_if_due(&mut self, model: &TaskModel, task: &dyn Task, step: u64) -> Result<()> {
         match &self.spec.gradient {
-            Some(settings) if settings.is_due(step) => self.measure(model, task, settings, step),
+            Some(settings) if settings.is_due(step) => {
+                self.measure(model, task, settings, step, settings.is_thorough(step))
+            }
             _ => Ok(()),
         }
     }
@@ -282,10 +286,10 @@ impl Runner<'_> {
         task: &dyn Task,
         settings: &GradientSettings,
         step: u64,
+        thorough: bool,
     ) -> Result<()> {
         let twin = unroll_probe::f64_twin(task, self.architecture()?, &self.spec.options, model)?;
-        self.gradient.extend(measure::gradient(&twin, task, settings, step)?);
-        Ok(())
+        Ok(self.measured.add(&twin, task, settings, step, thorough)?)
     }
 
     /// Puts the trial down when somebody asked for it: the steps done, if so.
@@ -301,7 +305,7 @@ impl Runner<'_> {
         let Some(checkpoints) = self.surroundings.checkpoints else { return };
         let save = || -> Result<()> {
             let bytes = trainer.checkpoint()?.to_bytes()?;
-            Ok(checkpoints.save(&self.trial.id, &bytes, &self.gradient, self.wall_s())?)
+            Ok(checkpoints.save(&self.trial.id, &bytes, &self.measured, self.wall_s())?)
         };
         if let Err(error) = save() {
             self.surroundings.progress.note(&format!("no checkpoint could be written: {error}"));
@@ -374,7 +378,7 @@ impl Runner<'_> {
         });
         if !finished {
             // What a diverged run measured on its way tells why.
-            record.gradient.clone_from(&self.gradient);
+            self.measured.copy_to(record);
             return Ok(Ran::ToItsEnd);
         }
         for &length in &self.spec.evaluate_lengths {
@@ -401,9 +405,9 @@ impl Runner<'_> {
             && settings.after_training
             && !settings.is_due(outcome.steps)
         {
-            self.measure(model, task, settings, outcome.steps)?;
+            self.measure(model, task, settings, outcome.steps, true)?;
         }
-        record.gradient.clone_from(&self.gradient);
+        self.measured.copy_to(record);
         Ok(Ran::ToItsEnd)
     }
 }

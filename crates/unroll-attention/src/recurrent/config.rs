@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 use unroll_core::architecture::{require_positive, require_probability};
-use unroll_core::{BuildContext, Cost, Error, ModelConfig, OptionDoc, Result, SequenceModel, cost};
+use unroll_core::{
+    BuildContext, Cost, Error, Family, ModelConfig, OptionDoc, Result, SequenceModel, cost,
+};
 use unroll_gru::GruConfig;
 use unroll_lstm::LstmConfig;
 use unroll_rnn::RnnConfig;
@@ -231,6 +233,8 @@ impl RecurrentAttentionConfig {
 }
 
 impl ModelConfig for RecurrentAttentionConfig {
+    const FAMILY: Family = Family::AttentionOverStates;
+
     const OPTIONS: &'static [OptionDoc] = &[
         OptionDoc { name: "input_size", help: "input features per step; set by the task" },
         OptionDoc { name: "hidden_size", help: "hidden size" },

@@ -116,6 +116,10 @@ impl Figure {
             let mut left = MARGIN;
             for (column, panel) in row.iter().enumerate() {
                 left += lefts[column];
+                if panel.is_blank() {
+                    left += frame_width + right;
+                    continue;
+                }
                 let frame = Frame { left, top, width: frame_width, height };
                 panel.draw(&mut canvas, frame);
                 let title = (left, top - 4.0 - above);
@@ -125,7 +129,7 @@ impl Figure {
                     let at = (x, top + height / 2.0);
                     canvas.text_upwards(&panel.y.label, at, LABEL_SIZE, Color::BLACK);
                 }
-                let below = rows.get(number + 1).is_some_and(|next| next.len() > column);
+                let below = self.has_panel(number + 1, column, columns);
                 if !below {
                     let y = top + height + TICK_SIZE + LABEL_SIZE + 6.5;
                     let at = (left + frame_width / 2.0, y);
@@ -135,7 +139,8 @@ impl Figure {
             }
             top += height + TICK_SIZE + 9.0;
             let last = number + 1 == rows.len();
-            let ragged = rows.get(number + 1).is_some_and(|next| next.len() < row.len());
+            let ended = |column| !self.has_panel(number + 1, column, columns);
+            let ragged = (0..row.len()).any(ended);
             if last || ragged {
                 top += LABEL_SIZE + 2.0;
             }
@@ -151,7 +156,8 @@ impl Figure {
 
     /// Room left of the frames of a column: title of the axis and tick labels.
     fn left_room(&self, column: usize, columns: usize) -> f64 {
-        let panels = || self.panels.iter().enumerate().skip(column).step_by(columns);
+        let drawn = |(_, panel): &(usize, &Panel)| !panel.is_blank();
+        let panels = || self.panels.iter().enumerate().skip(column).step_by(columns).filter(drawn);
         let ticks =
             panels().map(|(_, panel)| panel.tick_room(frame_height(panel))).fold(0.0, f64::max);
         let labelled = panels().any(|(index, _)| self.shows_y_label(index, columns));
@@ -163,6 +169,10 @@ impl Figure {
         let label = &self.panels[index].y.label;
         let first = index.is_multiple_of(columns);
         !label.is_empty() && (first || self.panels[index - 1].y.label != *label)
+    }
+
+    fn has_panel(&self, row: usize, column: usize, columns: usize) -> bool {
+        self.panels.get(row * columns + column).is_some_and(|panel| !panel.is_blank())
     }
 
     fn draw_legend(&self, canvas: &mut Canvas, mut top: f64) -> f64 {

@@ -174,6 +174,7 @@ mod tests {
         SeriesInfo {
             name: name.into(),
             architecture: name.split(',').next().unwrap().into(),
+            family: String::new(),
             hidden_sizes: vec![],
             num_layers: vec![],
             parameters: vec![],

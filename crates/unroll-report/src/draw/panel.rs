@@ -66,6 +66,18 @@ const MARKERS: usize = 6;
 const MARKER: f64 = 2.3;
 
 impl Panel {
+    /// An empty place in a figure's grid.
+    pub(crate) fn blank() -> Self {
+        let axis = Axis::linear("", []);
+        Self { title: String::new(), x: axis.clone(), y: axis, layers: Vec::new() }
+    }
+
+    /// Whether it is an empty place: not a panel whose values are all missing, which has a title of
+    /// its axis.
+    pub(super) fn is_blank(&self) -> bool {
+        self.layers.is_empty() && self.title.is_empty() && self.x.label.is_empty()
+    }
+
     /// Room that the y axis' tick labels need left of the frame.
     pub(super) fn tick_room(&self, height: f64) -> f64 {
         let ticks = self.y.ticks(wanted_ticks(height), height, TICK_SIZE);

@@ -4,7 +4,7 @@ use unroll_results::Summary;
 use unroll_results::record::GradientOf;
 use unroll_results::summary::{GradientGroup, Moment};
 
-use super::{Plot, ascending, file_part};
+use super::{Plot, ascending, decimal, file_part};
 use crate::draw::{Axis, Figure, Layer, Panel, Scale};
 
 /// Fewer columns would be no map.
@@ -102,9 +102,4 @@ fn cells(columns: &[Column<'_>], scale: &Scale) -> Vec<Layer> {
         }
     }
     layers
-}
-
-/// From natural to decimal logarithms.
-fn decimal(ln: f64) -> f64 {
-    ln * std::f64::consts::LOG10_E
 }

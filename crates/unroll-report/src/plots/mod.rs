@@ -6,6 +6,7 @@
 //! | `lengths-TASK-T` | metric at other lengths after training at length T |
 //! | `curves-TASK` | validation metric against training steps, a panel per length |
 //! | `gradient-TASK-T` | gradient norm against distance from the loss |
+//! | `dynamics-TASK-T` | largest singular value of the state's Jacobian, Lyapunov spectrum |
 //! | `gradient-steps-TASK-T` | gradient norm against distance and training step, a panel per series |
 //! | `horizon-TASK` | longest length solved against the gradient's horizon before training |
 //! | `throughput-TASK` | tokens per second and peak memory against length, a panel per phase |
@@ -13,6 +14,7 @@
 //! The same summary gives the same bytes. Nothing is drawn for what was not measured.
 
 mod curves;
+mod dynamics;
 mod gradient;
 mod gradient_steps;
 mod horizon;
@@ -99,6 +101,7 @@ fn all(summary: &Summary) -> Vec<(&str, Plot)> {
         plots.extend(metric::other_lengths(summary, &palette, task));
         plots.extend(curves::plot(summary, &palette, task));
         plots.extend(gradient::plots(summary, &palette, task));
+        plots.extend(dynamics::plots(summary, &palette, task));
         plots.extend(gradient_steps::plots(summary, task));
         plots.extend(horizon::plot(summary, &palette, task));
         plots.extend(throughput::plot(summary, &palette, task));
@@ -141,6 +144,11 @@ fn ascending<T: Ord>(values: impl IntoIterator<Item = T>) -> Vec<T> {
     values.sort_unstable();
     values.dedup();
     values
+}
+
+/// From natural to decimal logarithms.
+fn decimal(ln: f64) -> f64 {
+    ln * std::f64::consts::LOG10_E
 }
 
 /// `1 seed`, `3 seeds`, `2 to 3 seeds`.

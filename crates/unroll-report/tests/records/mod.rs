@@ -33,6 +33,7 @@ pub(crate) fn blank(
         cell: Cell {
             experiment: "long-lags".into(),
             architecture: architecture.into(),
+            family: "recurrent".into(),
             series: series.into(),
             task: task.into(),
             length,
@@ -57,6 +58,7 @@ pub(crate) fn blank(
         curve: Vec::new(),
         other_lengths: Vec::new(),
         gradient: Vec::new(),
+        jacobians: Vec::new(),
         theory: Vec::new(),
         trace: None,
         throughput: Vec::new(),

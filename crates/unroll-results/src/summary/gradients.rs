@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Index;
+use super::{Index, moment_of};
 use crate::decay::{Decay, DecayLaw, Reach, half_life, reaches};
 use crate::record::{GradientOf, GradientPoint, Theory, TrialKind, TrialRecord};
 use crate::statistics::{Interval, Spread, mean_interval, median};
@@ -148,12 +148,7 @@ pub(super) fn groups(index: &Index<'_>) -> Vec<GradientGroup> {
         let mut parts: BTreeMap<(GradientOf, usize, Moment), Vec<&GradientPoint>> = BTreeMap::new();
         let mut seeds: Vec<((GradientOf, usize, Moment), Reach)> = Vec::new();
         for trial in &trials {
-            let last = trial.quality.as_ref().map(|quality| quality.steps);
-            let moment = |step: u64| match step {
-                0 => Moment::Initial,
-                step if Some(step) == last => Moment::Trained,
-                step => Moment::During(step),
-            };
+            let moment = |step: u64| moment_of(trial, step);
             for point in &trial.gradient {
                 let key = (point.of, point.layer, moment(point.step));
                 parts.entry(key).or_default().push(point);

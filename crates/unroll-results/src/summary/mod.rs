@@ -5,6 +5,7 @@
 //! every group keeps the values of its seeds, and trials that diverged or failed are counted.
 
 mod curves;
+mod dynamics;
 mod gradients;
 mod horizon;
 mod quality;
@@ -12,6 +13,7 @@ mod setting;
 mod throughput;
 
 pub use curves::{CurveBand, CurveGroup, SeedCurve};
+pub use dynamics::{DynamicsGroup, DynamicsPoint};
 pub use gradients::{GradientBand, GradientGroup, Moment, OverSeeds, median_horizon};
 pub(crate) use horizon::initial_input;
 pub use horizon::{HorizonGroup, HorizonPoint};
@@ -38,6 +40,8 @@ pub struct Summary {
     pub curves: Vec<CurveGroup>,
     /// Gradient decay.
     pub gradients: Vec<GradientGroup>,
+    /// Jacobians of recurrent states, and Lyapunov exponents.
+    pub dynamics: Vec<DynamicsGroup>,
     /// How far back gradients reach at initialisation beside what was learned, one for each task.
     pub horizons: Vec<HorizonGroup>,
     /// Times and memory.
@@ -58,6 +62,7 @@ impl Summary {
             lengths: quality::lengths(&index),
             curves: curves::groups(&index),
             gradients: gradients::groups(&index),
+            dynamics: dynamics::groups(&index),
             horizons: horizon::groups(&index),
             throughput: throughput::groups(&index),
             failures: setting::failures(&index),
@@ -129,6 +134,16 @@ impl<'a> Index<'a> {
 
     fn task(&self, key: GroupKey) -> String {
         self.tasks[key.task].clone()
+    }
+}
+
+/// When in its training a trial was measured after `step` steps.
+fn moment_of(trial: &TrialRecord, step: u64) -> Moment {
+    let last = trial.quality.as_ref().map(|quality| quality.steps);
+    match step {
+        0 => Moment::Initial,
+        step if Some(step) == last => Moment::Trained,
+        step => Moment::During(step),
     }
 }
 

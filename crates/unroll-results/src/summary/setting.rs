@@ -37,6 +37,8 @@ pub struct SeriesInfo {
     pub name: String,
     /// Registry name of its architecture.
     pub architecture: String,
+    /// How that carries information along a sequence.
+    pub family: String,
     /// Hidden sizes, ascending.
     pub hidden_sizes: Vec<usize>,
     /// Numbers of layers, ascending.
@@ -97,6 +99,7 @@ pub(super) fn series(index: &Index<'_>) -> Vec<SeriesInfo> {
         architecture: of(number)
             .next()
             .map_or_else(String::new, |record| record.cell.architecture.clone()),
+        family: of(number).next().map_or_else(String::new, |record| record.cell.family.clone()),
         hidden_sizes: ascending(of(number).map(|record| record.cell.hidden_size)),
         num_layers: ascending(of(number).map(|record| record.cell.num_layers)),
         parameters: ascending(

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use unroll_core::Init;
+use unroll_probe::JacobianOptions;
 use unroll_results::record::TrialKind;
 use unroll_train::TrainConfig;
 
@@ -154,6 +155,28 @@ pub struct GradientSettings {
     pub every: u64,
     /// Training steps after which they are measured besides.
     pub at_steps: Vec<u64>,
+    /// Jacobians and Lyapunov exponents of recurrent states; `None` is not measured.
+    pub jacobian: Option<JacobianSettings>,
+}
+
+/// How Jacobians of recurrent states are measured: before and after training and at `at_steps`. Models
+/// without a state of fixed size have none.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JacobianSettings {
+    /// Sequences along which they are measured.
+    pub examples: usize,
+    /// States of up to this many elements are measured exactly, larger ones with random probes.
+    pub exact_up_to: usize,
+    /// Random vectors.
+    pub probes: usize,
+}
+
+impl Default for JacobianSettings {
+    fn default() -> Self {
+        let JacobianOptions { exact_up_to, probes, .. } = JacobianOptions::default();
+        Self { examples: 1, exact_up_to, probes }
+    }
 }
 
 impl Default for GradientSettings {
@@ -164,6 +187,7 @@ impl Default for GradientSettings {
             after_training: true,
             every: 0,
             at_steps: Vec::new(),
+            jacobian: None,
         }
     }
 }
@@ -177,6 +201,11 @@ impl GradientSettings {
                 self.every > 0 && step.is_multiple_of(self.every) || self.at_steps.contains(&step)
             }
         }
+    }
+
+    /// Whether what takes longer is measured too, after this many steps.
+    pub fn is_thorough(&self, step: u64) -> bool {
+        step == 0 || self.at_steps.contains(&step)
     }
 
     /// Whether trials that train are measured at all.

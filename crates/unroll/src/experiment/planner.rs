@@ -292,6 +292,7 @@ impl Planner {
         let cell = Cell {
             experiment: self.experiment.name.clone(),
             architecture: arch.clone(),
+            family: architecture.family().name().into(),
             series,
             task: task_name.clone(),
             length,
@@ -548,6 +549,14 @@ impl Planner {
             if value == 0 {
                 let at = self.origin(&[table, key]);
                 return Err(self.document.error(&at, format!("`{key}` must be at least 1")));
+            }
+        }
+        if let Some(jacobian) = &settings.gradient.jacobian {
+            for (key, value) in [("examples", jacobian.examples), ("probes", jacobian.probes)] {
+                if value == 0 {
+                    let at = self.origin(&["gradient", "jacobian", key]);
+                    return Err(self.document.error(&at, format!("`{key}` must be at least 1")));
+                }
             }
         }
         if settings.throughput.min_seconds.is_nan() || settings.throughput.min_seconds < 0.0 {
