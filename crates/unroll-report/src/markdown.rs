@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use unroll_results::Summary;
 use unroll_results::files;
 use unroll_results::record::Status;
-use unroll_results::statistics::Interval;
 
 use crate::rows::{self, Rows, significant};
 use crate::{Result, plots};
@@ -155,21 +154,20 @@ fn task_section(text: &mut String, summary: &Summary, task: &str) {
         &rows::dynamics(summary, task),
     );
     if let Some(group) = summary.horizons.iter().find(|group| group.task == task) {
-        let mut words =
-            "The distance at which ∂L/∂x has fallen to 1 % before any training, at the \
-                         longest length (by the fitted rate where it is beyond), and the longest \
-                         length that was solved after training."
-                .to_owned();
-        if let Some(correlation) = group.correlation {
-            let _ = write!(
-                words,
-                " Spearman's rank correlation over series and seeds: {correlation:.2}"
-            );
-            if let Some(Interval { low, high }) = group.interval {
-                let _ =
-                    write!(words, " (95 % interval by resampling series {low:.2} to {high:.2})");
+        let mut words = "Before any training, at the longest length: the distance at which ∂L/∂x has \
+                         fallen to 1 % (by the fitted rate where it is beyond the length), and that \
+                         within which 99 % of the sum of its norms lie; and the longest length that \
+                         was solved after training."
+            .to_owned();
+        let agreements = [("horizon", &group.horizon), ("the 99 % distance", &group.reach)];
+        for (name, agreement) in agreements {
+            if let Some(agreement) = rows::agreement(agreement) {
+                let _ = write!(
+                    words,
+                    " Spearman's rank correlation of {name} and longest length, over series and \
+                     seeds, series resampled: {agreement}."
+                );
             }
-            words.push('.');
         }
         titled_table(text, "Horizon and learning", &words, &rows::horizons(summary, task));
     }

@@ -2,9 +2,9 @@
 
 use unroll_results::Summary;
 use unroll_results::record::{GradientOf, Phase};
-use unroll_results::statistics::{Spread, median};
+use unroll_results::statistics::{Interval, Spread, median};
 use unroll_results::summary::{
-    GradientGroup, QualityGroup, ThroughputGroup, Verdict, median_horizon,
+    Agreement, GradientGroup, QualityGroup, ThroughputGroup, Verdict, median_horizon,
 };
 
 /// A table of texts; every row has as many cells as there are titles.
@@ -282,6 +282,7 @@ pub(crate) fn horizons(summary: &Summary, task: &str) -> Rows {
         ("series", false),
         ("seeds", true),
         ("horizon before training", true),
+        ("99 % within", true),
         ("longest length solved", true),
     ]);
     let Some(group) = summary.horizons.iter().find(|group| group.task == task) else { return rows };
@@ -289,16 +290,27 @@ pub(crate) fn horizons(summary: &Summary, task: &str) -> Rows {
         let of_series = || group.points.iter().filter(|point| point.series == series.name);
         let horizons: Vec<Option<f64>> =
             of_series().map(|p| Some(p.horizon).filter(|h| h.is_finite())).collect();
+        let reaches: Vec<f64> = of_series().map(|point| point.reach as f64).collect();
         let solved: Vec<f64> = of_series().map(|point| point.longest_solved as f64).collect();
         let Some(solved) = Spread::of(solved) else { continue };
         rows.rows.push(vec![
             series.name.clone(),
             horizons.len().to_string(),
             median_horizon(&horizons).map_or_else(|| "does not fall".to_owned(), significant),
+            median(&reaches).map_or_else(dash, significant),
             range(&solved),
         ]);
     }
     rows
+}
+
+/// `0.85 (95 % interval 0.61 to 0.95)`.
+pub(crate) fn agreement(agreement: &Agreement) -> Option<String> {
+    let mut text = format!("{:.2}", agreement.correlation?);
+    if let Some(Interval { low, high }) = agreement.interval {
+        text.push_str(&format!(" (95 % interval {low:.2} to {high:.2})"));
+    }
+    Some(text)
 }
 
 /// A task's times and memory.

@@ -121,6 +121,26 @@ pub(crate) fn measured(series: &str, length: usize, seed: u64, device: &str) -> 
             }
         })
         .collect();
+    let estimate = |value| Estimate { value, standard_error: 0.0 };
+    let point = |distance: usize| JacobianPoint {
+        distance,
+        ln_largest: -0.1 * distance as f64,
+        ln_largest_below: -0.1 * distance as f64,
+        probability: 1.0,
+        ln_largest_hidden: Some(-0.1 * distance as f64),
+        ln_largest_cell: None,
+        ln_smallest: Some(f64::NEG_INFINITY),
+        log_det_rate: estimate(f64::NEG_INFINITY),
+    };
+    record.jacobians = vec![StateJacobian {
+        step: 0,
+        example: 0,
+        probes: None,
+        state_size: 3,
+        steps: length,
+        lyapunov: [-0.1, -0.4, f64::NEG_INFINITY].map(estimate).into(),
+        points: [1, length].map(point).into(),
+    }];
     record.throughput = vec![Throughput {
         phase: Phase::Forward,
         median_s: 0.5 + seed as f64,

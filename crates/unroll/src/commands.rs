@@ -242,7 +242,7 @@ fn plan(args: &PlanArgs) -> Outcome {
         return Ok(exit::OK);
     }
     let mut table = comfy_table::Table::new();
-    table.set_header([
+    table.load_style(comfy_table::presets::NOTHING).set_header([
         "id", "what", "series", "task", "length", "seed", "hidden", "params", "state",
     ]);
     for (trial, state) in plan.trials.iter().zip(&states) {

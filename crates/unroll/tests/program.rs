@@ -183,6 +183,40 @@ fn wrong_experiment_files_are_refused_with_place_and_advice() {
     refused(&SMALL.replace("seed = [0, 1]", "device = [\"gpu\"]"), &["no device `gpu`", "cpu"]);
     refused(&SMALL.replace("name = \"small\"", "name = \"../x\""), &["names a folder"]);
     refused(&SMALL.replace("eval_examples", "evl_examples"), &["did you mean `eval_examples`?"]);
+    let with = |text: &str| format!("{SMALL}\n{text}\n");
+    refused(
+        &with("[[exclude]]\narhc = \"gru\""),
+        &["`arhc` is not swept here", "did you mean `arch`?"],
+    );
+    refused(
+        &with("[[exclude]]\nmeasure = [\"quality\", \"gradient\", \"throughput\"]"),
+        &["all of it"],
+    );
+    refused(
+        &SMALL.replace("[train]", "[gradient.jacobian]\nprobes = 0\n[train]"),
+        &["`probes` must be at least 1"],
+    );
+}
+
+#[test]
+fn excluded_cells_are_not_run() {
+    let folder = Folder::new();
+    let planned = |text: &str| {
+        let output = unroll().arg("plan").arg(folder.file(text)).assert().success();
+        String::from_utf8(output.get_output().stdout.clone()).unwrap()
+    };
+    let all = planned(SMALL);
+    let fewer = planned(&format!("{SMALL}\n[[exclude]]\narch = [\"gru\", \"other\"]\nseed = 1\n"));
+    let lines = |text: &str, arch: &str, seed: &str| {
+        // id, what, series, task, length, seed, ...
+        let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let rows = text.lines().map(words).filter(|words| words.len() > 5);
+        rows.filter(|words| words[2] == arch && words[5] == seed).count()
+    };
+    assert!(lines(&all, "gru", "1") > 0, "{all}");
+    assert_eq!(lines(&fewer, "gru", "1"), 0, "{fewer}");
+    assert_eq!(lines(&fewer, "gru", "0"), lines(&all, "gru", "0"));
+    assert_eq!(lines(&fewer, "transformer", "1"), lines(&all, "transformer", "1"));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use unroll_results::Summary;
 
 use super::{Palette, Plot, file_part};
 use crate::draw::{Axis, Figure, Layer, Panel};
+use crate::rows;
 
 /// Where the seeds of a series stand beside each other, in rows.
 const OFFSETS: [f64; 7] = [0.0, -0.12, 0.12, -0.24, 0.24, -0.36, 0.36];
@@ -41,12 +42,8 @@ pub(super) fn plot(summary: &Summary, palette: &Palette, task: &str) -> Option<P
     if group.points.iter().any(|point| point.horizon.is_infinite()) {
         note.push_str(" At the right edge: gradients that do not fall.");
     }
-    if let Some(correlation) = group.correlation {
-        note.push_str(&format!(" Rank correlation {correlation:.2}"));
-        if let Some(interval) = group.interval {
-            note.push_str(&format!(" (95 % interval {:.2} to {:.2})", interval.low, interval.high));
-        }
-        note.push('.');
+    if let Some(agreement) = rows::agreement(&group.horizon) {
+        note.push_str(&format!(" Rank correlation {agreement}."));
     }
     Some(Plot {
         name: format!("horizon-{}", file_part(task)),

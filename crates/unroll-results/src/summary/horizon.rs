@@ -22,6 +22,10 @@ pub struct HorizonPoint {
     /// the longest length; what the fitted exponential says where that is beyond the length, and infinite
     /// where that does not fall.
     pub horizon: f64,
+    /// Distance within which 99 % of the sum of norms lie there: unlike the horizon not misled by a
+    /// last step that weighs more than all others, as a residual connection makes it; 0 when all
+    /// norms are 0.
+    pub reach: usize,
     /// Longest length at which the task was solved after training, steps; 0 when at none.
     pub longest_solved: usize,
 }
@@ -35,11 +39,29 @@ pub struct HorizonGroup {
     pub lengths: Vec<usize>,
     /// In order of series and seed.
     pub points: Vec<HorizonPoint>,
-    /// Spearman's rank correlation of horizon and longest solved length; `None` when one side is
-    /// constant.
+    /// How horizon and longest solved length agree.
+    pub horizon: Agreement,
+    /// How reach and longest solved length agree.
+    pub reach: Agreement,
+}
+
+/// Spearman's rank correlation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Agreement {
+    /// The correlation; `None` when one side is constant.
     pub correlation: Option<f64>,
     /// 95 % interval, by resampling series; `None` with fewer than three series.
     pub interval: Option<Interval>,
+}
+
+impl Agreement {
+    /// Of the pairs of each series.
+    fn of(series: &[Vec<(f64, f64)>]) -> Self {
+        Self {
+            correlation: rank_correlation(&series.concat()),
+            interval: rank_correlation_interval(series, RESAMPLES, SEED),
+        }
+    }
 }
 
 /// Tasks with a criterion for "solved", trained at two lengths or more by models whose gradients were
@@ -68,7 +90,7 @@ pub(super) fn groups(index: &Index<'_>) -> Vec<HorizonGroup> {
             continue;
         }
         let mut points = Vec::new();
-        let mut by_series = BTreeMap::<usize, Vec<(f64, f64)>>::new();
+        let mut by_series = BTreeMap::<usize, Vec<HorizonPoint>>::new();
         for ((series, seed), trials) in models {
             let longest = trials.iter().max_by_key(|trial| trial.cell.length);
             let Some(reach) = longest.and_then(|trial| initial_input(trial)) else { continue };
@@ -76,17 +98,26 @@ pub(super) fn groups(index: &Index<'_>) -> Vec<HorizonGroup> {
             let longest_solved =
                 trials.iter().filter(solved).map(|trial| trial.cell.length).max().unwrap_or(0);
             let horizon = expected_horizon(&reach);
-            by_series.entry(series).or_default().push((horizon, longest_solved as f64));
-            let series = index.series[series].clone();
-            points.push(HorizonPoint { series, seed, horizon, longest_solved });
+            let name = index.series[series].clone();
+            let reach = reach.reach.unwrap_or(0);
+            let point = HorizonPoint { series: name, seed, horizon, reach, longest_solved };
+            by_series.entry(series).or_default().push(point.clone());
+            points.push(point);
         }
-        let by_series: Vec<_> = by_series.into_values().collect();
+        let agreement = |value: fn(&HorizonPoint) -> f64| {
+            let pair = |point: &HorizonPoint| (value(point), point.longest_solved as f64);
+            let pairs: Vec<Vec<(f64, f64)>> =
+                by_series.values().map(|points| points.iter().map(pair).collect()).collect();
+            Agreement::of(&pairs)
+        };
+        let horizon = agreement(|point| point.horizon);
+        let reach = agreement(|point| point.reach as f64);
         found.push(HorizonGroup {
             task: index.tasks[task].clone(),
             lengths,
             points,
-            correlation: rank_correlation(&by_series.concat()),
-            interval: rank_correlation_interval(&by_series, RESAMPLES, SEED),
+            horizon,
+            reach,
         });
     }
     found
@@ -138,6 +169,10 @@ mod tests {
         record
     }
 
+    fn found_reach(group: &HorizonGroup, point: usize) -> usize {
+        group.points[point].reach
+    }
+
     #[test]
     fn longer_horizons_that_learn_longer_tasks_correlate() {
         let mut records = Vec::new();
@@ -156,8 +191,11 @@ mod tests {
         // Beyond the length: by the fitted rate.
         assert!((found[4].0 - 0.01f64.ln() / -0.005).abs() < 1e-6 && found[4].1 == 100);
         assert_eq!(found[6], (f64::INFINITY, 200));
-        assert!((group.correlation.unwrap() - 1.0).abs() < 1e-12);
-        assert!(group.interval.unwrap().low > 0.9);
+        assert!((group.horizon.correlation.unwrap() - 1.0).abs() < 1e-12);
+        assert!(group.horizon.interval.unwrap().low > 0.9);
+        // 99 % of 1 + e^-0.5 + ... lie within 9 steps: e^(-0.5 * 10) < 0.01 < e^(-0.5 * 9).
+        assert_eq!((found_reach(group, 0), found_reach(group, 6)), (9, 197));
+        assert!((group.reach.correlation.unwrap() - 1.0).abs() < 1e-12);
     }
 
     #[test]

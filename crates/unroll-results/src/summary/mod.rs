@@ -16,7 +16,7 @@ pub use curves::{CurveBand, CurveGroup, SeedCurve};
 pub use dynamics::{DynamicsGroup, DynamicsPoint};
 pub use gradients::{GradientBand, GradientGroup, Moment, OverSeeds, median_horizon};
 pub(crate) use horizon::initial_input;
-pub use horizon::{HorizonGroup, HorizonPoint};
+pub use horizon::{Agreement, HorizonGroup, HorizonPoint};
 pub use quality::{LengthGroup, QualityGroup, SeedValue, Verdict};
 pub use setting::{Failure, SeriesInfo, Setting};
 pub use throughput::ThroughputGroup;

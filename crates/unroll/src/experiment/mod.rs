@@ -66,6 +66,10 @@ pub struct Experiment {
     /// Settings that differ in some cells of the sweep.
     #[serde(default, rename = "override")]
     pub overrides: Vec<Override>,
+    /// Cells of the sweep that are left out: axis (or `measure`) to its value, or to a list of values,
+    /// all of which hold there.
+    #[serde(default)]
+    pub exclude: Vec<BTreeMap<String, Value>>,
 }
 
 fn measure_quality() -> Vec<TrialKind> {

@@ -34,6 +34,21 @@ fn path(parts: &[&str]) -> Vec<String> {
     parts.iter().map(|part| (*part).to_owned()).collect()
 }
 
+/// Whether a cell of the sweep has one of the values that are named, on each axis that is.
+fn holds(when: &BTreeMap<String, Value>, kind: TrialKind, assignment: &Assignment) -> bool {
+    when.iter().all(|(axis, wanted)| {
+        let value = if axis == "measure" {
+            Some(Value::from(kind.name()))
+        } else {
+            assignment.get(axis).cloned()
+        };
+        value.is_some_and(|value| match wanted {
+            Value::Array(any) => any.contains(&value),
+            one => *one == value,
+        })
+    })
+}
+
 impl Planner {
     pub(super) fn new(document: Document) -> Result<Self> {
         let experiment: Experiment = document.deserialize(document.tree())?;
@@ -45,14 +60,22 @@ impl Planner {
         self.check_names()?;
         let mut trials = Vec::new();
         let mut seen = HashSet::new();
+        let excluded = self.experiment.exclude.clone();
         for kind in self.experiment.measure.clone() {
             for assignment in self.assignments()? {
+                if excluded.iter().any(|when| holds(when, kind, &assignment)) {
+                    continue;
+                }
                 let trial = self.trial(kind, &assignment)?;
                 // Cells that mean the same run once (an axis of another architecture's options).
                 if seen.insert((trial.id.clone(), trial.device.clone())) {
                     trials.push(trial);
                 }
             }
+        }
+        if trials.is_empty() {
+            let message = "the sweep is empty: all of it is excluded".to_owned();
+            return Err(self.document.error(&path(&["exclude"]), message));
         }
         let text = self.document.text().to_owned();
         Ok(Plan { experiment: self.experiment, text, trials })
@@ -103,13 +126,18 @@ impl Planner {
                 return Err(self.document.error(&path(&["axes"]), message));
             }
         }
-        for (index, change) in self.experiment.overrides.iter().enumerate() {
-            let index = index.to_string();
+        let overrides = self.experiment.overrides.iter().map(|change| &change.when).enumerate();
+        let overrides = overrides
+            .map(|(index, when)| (vec!["override".into(), index.to_string(), "when".into()], when));
+        let excluded = self.experiment.exclude.iter().enumerate();
+        let excluded =
+            excluded.map(|(index, when)| (vec!["exclude".into(), index.to_string()], when));
+        for (mut at, when) in overrides.chain(excluded) {
             let known: Vec<&str> =
                 self.experiment.axes.keys().map(String::as_str).chain(["measure"]).collect();
-            for axis in change.when.keys() {
+            for axis in when.keys() {
                 if !known.contains(&axis.as_str()) {
-                    let at = path(&["override", &index, "when", axis]);
+                    at.push(axis.clone());
                     let message = format!("`{axis}` is not swept here");
                     return Err(self.document.error_with_names(&at, &message, axis, &known));
                 }
@@ -174,18 +202,7 @@ impl Planner {
         let mut tree = self.base.clone();
         let mut changes: Vec<(Vec<String>, Vec<String>)> = Vec::new();
         for (index, change) in self.experiment.overrides.iter().enumerate() {
-            let holds = change.when.iter().all(|(axis, wanted)| {
-                let value = if axis == "measure" {
-                    Some(Value::from(kind.name()))
-                } else {
-                    assignment.get(axis).cloned()
-                };
-                value.is_some_and(|value| match wanted {
-                    Value::Array(any) => any.contains(&value),
-                    one => *one == value,
-                })
-            });
-            if holds {
+            if holds(&change.when, kind, assignment) {
                 for (setting, value) in &change.set {
                     let target = split_path(setting);
                     set_path(&mut tree, &target, value.clone());

@@ -9,7 +9,7 @@ use unroll::experiment::Plan;
 use unroll::progress::Silent;
 use unroll::run::RunOptions;
 use unroll_results::events::Event;
-use unroll_results::record::Status;
+use unroll_results::record::{Status, TrialKind};
 use unroll_results::{files, layout};
 
 use crate::support::*;
@@ -36,6 +36,17 @@ fn a_killed_run_goes_on_to_the_same_bits() {
     same_tables(&folder.path("whole"), &out);
     is_tidy(&out);
     unroll().arg("verify").arg(&out).assert().success();
+    // What was measured before it was killed is there too, once and in order.
+    for record in records(&out) {
+        let mut gradients: Vec<u64> = record.gradient.iter().map(|point| point.step).collect();
+        gradients.dedup();
+        let jacobians: Vec<u64> = record.jacobians.iter().map(|jacobian| jacobian.step).collect();
+        let trained = record.kind == TrialKind::Quality;
+        assert_eq!(gradients, if trained { &[0, 90, 100, 180, 270, 300][..] } else { &[0] });
+        let fixed_state = record.cell.architecture != "transformer";
+        let thorough: &[u64] = if trained { &[0, 100, 300] } else { &[0] };
+        assert_eq!(jacobians, if fixed_state { thorough } else { &[] });
+    }
 }
 
 #[test]

@@ -43,6 +43,9 @@ lengths = [9]
 
 [gradient]
 examples = 2
+every = 90
+at_steps = [100]
+jacobian = {}
 "#;
 
 /// One trial that takes a while.
