@@ -6,6 +6,7 @@
 //! [`Manifest`], sealed records, [`claims`], a log of [`events`] for each process. The only crate that knows polars, and no polars type leaves
 //! it but in [`Tables`].
 
+pub mod ab;
 pub mod canonical;
 pub mod claims;
 pub mod columns;

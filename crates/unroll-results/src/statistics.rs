@@ -184,9 +184,14 @@ pub fn rank_correlation_interval(
 }
 
 /// SplitMix64 (Steele, Lea & Flood 2014): small, and the same on every machine.
-struct SplitMix64(u64);
+pub(crate) struct SplitMix64(u64);
 
 impl SplitMix64 {
+    /// The generator with this seed.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -196,7 +201,7 @@ impl SplitMix64 {
     }
 
     /// Uniform below `bound` (bias below `bound / 2^64`).
-    fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         ((u128::from(self.next()) * bound as u128) >> 64) as usize
     }
 }

@@ -6,6 +6,10 @@ pub const OK: u8 = 0;
 pub const FAILURE: u8 = 1;
 /// The command, a file or a setting is wrong.
 pub const USAGE: u8 = 2;
+/// Something became worse: a benchmark slower, an expectation not met.
+pub const REGRESSION: u8 = 3;
+/// The measurements do not tell.
+pub const INCONCLUSIVE: u8 = 4;
 /// The same trial gave other results.
 pub const MISMATCH: u8 = 5;
 /// Folders belong to different runs, or to another version.

@@ -1,4 +1,4 @@
-//! `unroll bench layer`: one layer alone.
+//! One layer alone.
 
 use candle_core::{DType, Device, Tensor, Var};
 use serde_json::{Map, Value};
@@ -40,6 +40,8 @@ pub struct LayerRequest {
     pub form: Form,
     /// Time for at least this long, seconds.
     pub min_seconds: f64,
+    /// Run this many iterations instead, without warming up.
+    pub iterations: Option<usize>,
 }
 
 /// The attention core alone: no projections, no parameters.
@@ -56,10 +58,16 @@ pub fn layer(request: &LayerRequest) -> unroll_probe::Result<LayerTiming> {
     for (name, value) in [("batch", request.batch), ("seq-len", request.seq_len)] {
         unroll_core::architecture::require_positive(name, value)?;
     }
-    let options = TimingOptions {
-        warm_up_seconds: request.min_seconds / 4.0,
-        min_seconds: request.min_seconds,
-        min_iterations: 5,
+    let options = match request.iterations {
+        Some(iterations) => {
+            unroll_core::architecture::require_positive("iterations", iterations)?;
+            TimingOptions { warm_up_seconds: 0.0, min_seconds: 0.0, min_iterations: iterations }
+        }
+        None => TimingOptions {
+            warm_up_seconds: request.min_seconds / 4.0,
+            min_seconds: request.min_seconds,
+            min_iterations: 5,
+        },
     };
     if request.arch == SDPA {
         return sdpa(request, &options);

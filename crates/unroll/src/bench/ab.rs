@@ -1,0 +1,244 @@
+//! `unroll bench ab`: two programs timed against each other in interleaved fresh processes.
+//! [`unroll_results::ab`] has the statistics.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+pub use unroll_results::ab::Verdict;
+use unroll_results::ab::{self, Block, Criteria, Evidence};
+
+use super::cases::Case;
+use super::programs::{self, Program, ProgramError};
+
+/// Version of the report's layout.
+pub const SCHEMA: u32 = 1;
+
+/// Which number of a process counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Summary {
+    /// The fastest iteration: what other programs do can only make it slower.
+    Fastest,
+    /// The median iteration.
+    Median,
+}
+
+impl Summary {
+    fn key(self) -> &'static str {
+        match self {
+            Self::Fastest => "min_s",
+            Self::Median => "median_s",
+        }
+    }
+}
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Effort {
+    /// Blocks of six processes for each case and round.
+    pub blocks: usize,
+    /// Seconds that each process measures.
+    pub seconds: f64,
+    /// Threads of each process.
+    pub threads: usize,
+    /// Which number of a process counts.
+    pub summary: Summary,
+}
+
+/// The outcome of a comparison.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// What was there before.
+    pub base: Program,
+    /// What is compared with it.
+    pub candidate: Program,
+    /// What counts.
+    pub criteria: Criteria,
+    /// How much was measured.
+    pub effort: Effort,
+    /// The worst of the cases' verdicts: slower, inconclusive, then same or faster.
+    pub verdict: Verdict,
+    /// By case, in order.
+    pub cases: Vec<CaseReport>,
+}
+
+/// The outcome of one case.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CaseReport {
+    /// [`Case::id`].
+    pub id: String,
+    /// What is said of it.
+    pub verdict: Verdict,
+    /// The first round.
+    pub first: Evidence,
+    /// The second round, of cases that seemed to differ.
+    pub confirmation: Option<Evidence>,
+    /// Geometric mean of the base's times in the first round, seconds.
+    pub base_s: f64,
+    /// The same of the candidate.
+    pub candidate_s: f64,
+    /// All times, first round then second.
+    pub times: Vec<Block>,
+}
+
+/// Is told how far a comparison is: round, case, and blocks done of how many.
+pub type Progress<'a> = &'a mut dyn FnMut(&str, usize, usize);
+
+/// Compares two programs on some cases.
+///
+/// # Errors
+/// When a program cannot be run, or gives no time.
+pub fn compare(
+    base: &Program,
+    candidate: &Program,
+    cases: &[Case],
+    criteria: Criteria,
+    effort: Effort,
+    progress: Progress<'_>,
+) -> Result<Report, ProgramError> {
+    let dir = scratch()?;
+    let copies = ["a", "b", "c"].map(|name| dir.path().join(name));
+    let contestants = Contestants {
+        base: base.copied_to(&copies[0])?,
+        control: base.copied_to(&copies[1])?,
+        candidate: candidate.copied_to(&copies[2])?,
+        effort,
+    };
+    let all: Vec<&Case> = cases.iter().collect();
+    let first_times = contestants.round("first round", &all, progress)?;
+    let first = sound(ab::evidence(&first_times, &criteria))?;
+    let verdicts: Vec<Verdict> = first.iter().map(|e| ab::verdict(e, &criteria)).collect();
+    // A difference is believed only when fresh measurements show it again.
+    let seeming: Vec<usize> = (0..cases.len()).filter(|&i| verdicts[i].is_a_difference()).collect();
+    let again: Vec<&Case> = seeming.iter().map(|&index| &cases[index]).collect();
+    let second_times = contestants.round("confirmation", &again, progress)?;
+    let second = sound(ab::evidence(&second_times, &criteria))?;
+    let mut reports = Vec::with_capacity(cases.len());
+    for (index, case) in cases.iter().enumerate() {
+        let place = seeming.iter().position(|&seeming| seeming == index);
+        let mut times = first_times[index].clone();
+        let mut verdict = verdicts[index];
+        let confirmation = place.map(|place| second[place]);
+        if let (Some(place), Some(evidence)) = (place, &confirmation) {
+            times.extend(&second_times[place]);
+            verdict = ab::confirmed(verdict, ab::verdict(evidence, &criteria));
+        }
+        let typical = |pick: fn(&Block) -> [f64; 2]| {
+            let logarithms: Vec<f64> =
+                first_times[index].iter().flat_map(pick).map(f64::ln).collect();
+            (logarithms.iter().sum::<f64>() / logarithms.len() as f64).exp()
+        };
+        reports.push(CaseReport {
+            id: case.id(),
+            verdict,
+            first: first[index],
+            confirmation,
+            base_s: typical(|block| block.base),
+            candidate_s: typical(|block| block.candidate),
+            times,
+        });
+    }
+    let has = |verdict| reports.iter().any(|report| report.verdict == verdict);
+    let worst = [Verdict::Slower, Verdict::Inconclusive, Verdict::Same];
+    Ok(Report {
+        schema: SCHEMA,
+        base: base.clone(),
+        candidate: candidate.clone(),
+        criteria,
+        effort,
+        verdict: worst.into_iter().find(|&verdict| has(verdict)).unwrap_or(Verdict::Faster),
+        cases: reports,
+    })
+}
+
+/// Every process gave a time above 0, and there are three blocks or more: there is evidence.
+fn sound(evidence: Vec<Option<Evidence>>) -> Result<Vec<Evidence>, ProgramError> {
+    let nothing = || ProgramError::Answer {
+        command: "bench layer".to_owned(),
+        what: "too few times, or times of 0".to_owned(),
+    };
+    evidence.into_iter().map(|evidence| evidence.ok_or_else(nothing)).collect()
+}
+
+/// A folder of this process, removed at the end.
+fn scratch() -> Result<Scratch, ProgramError> {
+    let path = std::env::temp_dir().join(format!("unroll-ab-{}", std::process::id()));
+    let made = std::fs::create_dir_all(&path);
+    made.map_err(|source| ProgramError::Io { path: path.display().to_string(), source })?;
+    Ok(Scratch(path))
+}
+
+struct Scratch(std::path::PathBuf);
+
+impl Scratch {
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What cannot be removed from the temporary folder harms nobody.
+        std::fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+struct Contestants {
+    base: Program,
+    control: Program,
+    candidate: Program,
+    effort: Effort,
+}
+
+impl Contestants {
+    /// Times every case; block by block over all cases, so that a disturbance of seconds does not hit
+    /// one case alone.
+    fn round(
+        &self,
+        name: &str,
+        cases: &[&Case],
+        progress: Progress<'_>,
+    ) -> Result<Vec<Vec<Block>>, ProgramError> {
+        let mut times = vec![Vec::with_capacity(self.effort.blocks); cases.len()];
+        let total = cases.len() * self.effort.blocks;
+        let mut done = 0;
+        for _ in 0..self.effort.blocks {
+            for (case, times) in cases.iter().zip(&mut times) {
+                times.push(self.block(case)?);
+                done += 1;
+                progress(name, done, total);
+            }
+        }
+        Ok(times)
+    }
+
+    fn block(&self, case: &Case) -> Result<Block, ProgramError> {
+        let base = self.time(&self.base, case)?;
+        let control = self.time(&self.control, case)?;
+        let candidate = self.time(&self.candidate, case)?;
+        let candidate = [candidate, self.time(&self.candidate, case)?];
+        let control = [control, self.time(&self.control, case)?];
+        let base = [base, self.time(&self.base, case)?];
+        Ok(Block { base, control, candidate })
+    }
+
+    /// One fresh process.
+    fn time(&self, program: &Program, case: &Case) -> Result<f64, ProgramError> {
+        let mut command = Command::new(&program.path);
+        command.args(["bench", "layer", "--json", "--min-seconds"]);
+        command.arg(self.effort.seconds.to_string());
+        command.arg("--threads").arg(self.effort.threads.to_string());
+        command.args(case.arguments());
+        let text = programs::run(&mut command)?;
+        let key = self.effort.summary.key();
+        let seconds = serde_json::from_str::<Value>(&text).ok().and_then(|v| v[key].as_f64());
+        seconds.filter(|&seconds| seconds > 0.0).ok_or_else(|| ProgramError::Answer {
+            command: programs::line(&command),
+            what: format!("no `{key}` above 0: {}", text.trim()),
+        })
+    }
+}

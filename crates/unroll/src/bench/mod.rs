@@ -1,0 +1,10 @@
+//! `unroll bench`: one layer alone, two programs against each other, counted instructions.
+
+pub mod ab;
+pub mod cases;
+pub mod counts;
+mod layer;
+pub mod outputs;
+pub mod programs;
+
+pub use layer::{LayerRequest, layer};
