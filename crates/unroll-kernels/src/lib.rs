@@ -25,6 +25,8 @@ mod linear;
 mod lstm;
 pub mod memory;
 mod operation;
+#[cfg(feature = "planted")]
+mod planted;
 mod product;
 mod real;
 pub mod recurrent;

@@ -24,6 +24,10 @@ impl Cell for LstmCell {
     const HAS_CELL_STATE: bool = true;
 
     fn memory_gate(&self) -> Option<MemoryGate> {
+        #[cfg(feature = "planted")]
+        if std::env::var_os("UNROLL_PLANTED_NO_FORGET_BIAS").is_some() {
+            return None;
+        }
         Some(MemoryGate { gate: 1, sign: 1.0, input_gate: Some(0), bias: self.forget_bias })
     }
 

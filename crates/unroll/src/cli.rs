@@ -55,9 +55,40 @@ pub enum Command {
     Eval(EvalArgs),
     /// Measure speed
     Bench(BenchArgs),
+    /// Run an experiment and hold its results to what the file expects
+    #[command(
+        after_help = "Exit codes: 0 all expectations are met, 3 one is not, 4 one could not be \
+        measured.\n\nExample:\n  unroll gate experiments/gate.toml"
+    )]
+    Gate(GateArgs),
     /// List architectures, their options, defaults and costs; tasks and theirs
     #[command(after_help = "Example:\n  unroll list\n  unroll list lstm")]
     List(ListArgs),
+}
+
+/// Options of `unroll gate`.
+#[derive(Debug, Args)]
+pub struct GateArgs {
+    /// Experiment file with `[[expect]]` tables
+    pub file: PathBuf,
+    /// Change a setting: a dotted path and a TOML value
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Threads of each trial [default: the cores divided by the jobs]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub threads: Option<u32>,
+    /// Trials at the same time
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub jobs: u32,
+    /// Result folder; finished trials in it are not run again [default: a temporary one]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Write the table for a pull request
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
 }
 
 /// Options of `unroll run`.

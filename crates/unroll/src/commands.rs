@@ -14,18 +14,20 @@ use unroll_core::weights::TensorFile;
 use unroll_results::ab::Criteria;
 use unroll_results::compare::Difference;
 use unroll_results::run_folder::{self, State};
-use unroll_results::{Manifest, files};
+use unroll_results::{Manifest, files, store};
 
 use crate::bench::ab::{self, Effort};
 use crate::bench::cases::{self, Case, CaseFile};
 use crate::bench::programs::Program;
+use crate::bench::scratch::TemporaryFolder;
 use crate::bench::{counts, outputs};
 use crate::cli::{
-    AbArgs, BenchCommand, Cli, Command, CountsArgs, EvalArgs, LayerArgs, ListArgs, MergeArgs,
-    ModeArg, PlanArgs, ProfileArg, ReplayArgs, ReportArgs, RetryArg, RunArgs, SlurmArgs,
+    AbArgs, BenchCommand, Cli, Command, CountsArgs, EvalArgs, GateArgs, LayerArgs, ListArgs,
+    MergeArgs, ModeArg, PlanArgs, ProfileArg, ReplayArgs, ReportArgs, RetryArg, RunArgs, SlurmArgs,
     StatusArgs, SubmitCommand, VerifyArgs,
 };
 use crate::experiment::{Plan, Trial};
+use crate::gate::{self, Finding};
 use crate::progress::{Display, Progress, Silent};
 use crate::replay::{self, ReplayError, Replayed, Verdict};
 use crate::run::{self, RunError, RunOptions, RunOutcome};
@@ -97,6 +99,7 @@ fn dispatch(cli: Cli) -> Outcome {
             BenchCommand::Ab(args) => bench_ab(&args),
             BenchCommand::Counts(args) => bench_counts(&args),
         },
+        Command::Gate(args) => run_gate(&args),
         Command::List(args) => list_all(&args),
     }
 }
@@ -203,6 +206,66 @@ fn run_experiment(args: &RunArgs) -> Outcome {
         }
     }
     Ok(outcome.exit_code())
+}
+
+fn run_gate(args: &GateArgs) -> Outcome {
+    let plan = read_plan(&args.file, &args.set, None)?;
+    let expected = &plan.experiment.expect;
+    if expected.is_empty() {
+        let file = args.file.display();
+        return Err(Failure(
+            exit::USAGE,
+            miette!("{file} expects nothing: it has no `[[expect]]`"),
+        ));
+    }
+    let jobs = args.jobs as usize;
+    let threads = args
+        .threads
+        .map_or_else(|| (environment::cores() / jobs).max(1), |threads| threads as usize);
+    let temporary = TemporaryFolder::new("unroll-gate");
+    let options = RunOptions {
+        out: args.out.clone().unwrap_or_else(|| temporary.path().to_owned()),
+        jobs,
+        threads,
+        shard: None,
+        retry_failed: true,
+        fail_fast: false,
+        checkpoint_every: std::time::Duration::from_secs(60),
+        command: command_line(),
+    };
+    let interrupt = interrupt_flag()?;
+    let display = Display::new(plan.trials.iter(), 0);
+    let progress: &dyn Progress = if args.json { &Silent } else { &display };
+    let outcome = run::run(&plan, &options, progress, &interrupt);
+    display.close();
+    let outcome = outcome.map_err(run_failure)?;
+    if outcome.interrupted {
+        return Ok(exit::INTERRUPTED);
+    }
+    let mut records = Vec::with_capacity(plan.trials.len());
+    for trial in &plan.trials {
+        records.extend(store::find(&options.out, &trial.id).into_diagnostic().failure()?);
+    }
+    let machine = gate::kind_of_machine(&environment::current(threads));
+    let judged = gate::judge(expected, &records, &machine);
+    if let Some(path) = &args.markdown {
+        let text = gate::markdown(&plan.experiment.name, &judged);
+        files::write(path, text.as_bytes()).into_diagnostic().failure()?;
+    }
+    if args.json {
+        print_json(&json!({"machine": machine, "expectations": judged}))?;
+    } else {
+        print(&gate::terminal(&judged))?;
+        print(&format!("\nThis machine: {machine}\n"))?;
+    }
+    let any = |finding| judged.iter().any(|one| one.finding == finding);
+    Ok(if any(Finding::Missed) {
+        exit::REGRESSION
+    } else if any(Finding::NoData) {
+        exit::INCONCLUSIVE
+    } else {
+        exit::OK
+    })
 }
 
 fn run_summary(outcome: &RunOutcome, options: &RunOptions) -> String {

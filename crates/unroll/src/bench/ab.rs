@@ -1,7 +1,6 @@
 //! `unroll bench ab`: two programs timed against each other in interleaved fresh processes.
 //! [`unroll_results::ab`] has the statistics.
 
-use std::path::Path;
 use std::process::Command;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +10,7 @@ use unroll_results::ab::{self, Block, Criteria, Evidence};
 
 use super::cases::Case;
 use super::programs::{self, Program, ProgramError};
+use super::scratch::TemporaryFolder;
 
 /// Version of the report's layout.
 pub const SCHEMA: u32 = 1;
@@ -100,7 +100,7 @@ pub fn compare(
     effort: Effort,
     progress: Progress<'_>,
 ) -> Result<Report, ProgramError> {
-    let dir = scratch()?;
+    let dir = TemporaryFolder::new("unroll-ab");
     let copies = ["a", "b", "c"].map(|name| dir.path().join(name));
     let contestants = Contestants {
         base: base.copied_to(&copies[0])?,
@@ -162,29 +162,6 @@ fn sound(evidence: Vec<Option<Evidence>>) -> Result<Vec<Evidence>, ProgramError>
         what: "too few times, or times of 0".to_owned(),
     };
     evidence.into_iter().map(|evidence| evidence.ok_or_else(nothing)).collect()
-}
-
-/// A folder of this process, removed at the end.
-fn scratch() -> Result<Scratch, ProgramError> {
-    let path = std::env::temp_dir().join(format!("unroll-ab-{}", std::process::id()));
-    let made = std::fs::create_dir_all(&path);
-    made.map_err(|source| ProgramError::Io { path: path.display().to_string(), source })?;
-    Ok(Scratch(path))
-}
-
-struct Scratch(std::path::PathBuf);
-
-impl Scratch {
-    fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // What cannot be removed from the temporary folder harms nobody.
-        std::fs::remove_dir_all(&self.0).ok();
-    }
 }
 
 struct Contestants {

@@ -6,5 +6,6 @@ pub mod counts;
 mod layer;
 pub mod outputs;
 pub mod programs;
+pub mod scratch;
 
 pub use layer::{LayerRequest, layer};

@@ -70,6 +70,85 @@ pub struct Experiment {
     /// all of which hold there.
     #[serde(default)]
     pub exclude: Vec<BTreeMap<String, Value>>,
+    /// What `unroll gate` holds the results to.
+    #[serde(default)]
+    pub expect: Vec<Expectation>,
+}
+
+/// What results have to be, over the seeds of the trials that it is about.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Expectation {
+    /// What is looked at.
+    pub measure: Measure,
+    /// Architecture; any when left out.
+    #[serde(default)]
+    pub arch: Option<String>,
+    /// Series, where an architecture has several.
+    #[serde(default)]
+    pub series: Option<String>,
+    /// Task; any when left out.
+    #[serde(default)]
+    pub task: Option<String>,
+    /// Length; any when left out.
+    #[serde(default)]
+    pub length: Option<usize>,
+    /// How the seeds are brought together.
+    #[serde(default)]
+    pub over: OverSeeds,
+    /// It is at most this.
+    #[serde(default)]
+    pub at_most: Option<f64>,
+    /// It is at least this.
+    #[serde(default)]
+    pub at_least: Option<f64>,
+    /// It is this to the last bit, on machines and builds of the kind `on`.
+    #[serde(default)]
+    pub exactly: Option<f64>,
+    /// Instruction set that `exactly` was measured with (`avx512`, `avx2`, `portable`): others round
+    /// differently.
+    #[serde(default)]
+    pub on: Option<String>,
+}
+
+/// What an expectation looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Measure {
+    /// Metric on the test split after training.
+    Test,
+    /// Share of seeds that solved the task.
+    Solved,
+    /// Training steps to the stopping threshold; infinite when it was not reached.
+    StepsToThreshold,
+    /// Half-life of dL/dx before training, steps; infinite when it does not shrink.
+    HalfLife,
+    /// Distance at which dL/dx before training has fallen to 1 %, steps; infinite when beyond the length.
+    Horizon,
+}
+
+impl Measure {
+    /// Name in files and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Test => "test",
+            Self::Solved => "solved",
+            Self::StepsToThreshold => "steps_to_threshold",
+            Self::HalfLife => "half_life",
+            Self::Horizon => "horizon",
+        }
+    }
+}
+
+/// How seeds are brought together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OverSeeds {
+    /// Their median.
+    #[default]
+    Median,
+    /// Each for itself: the worst one decides.
+    Every,
 }
 
 fn measure_quality() -> Vec<TrialKind> {

@@ -143,6 +143,28 @@ impl Planner {
                 }
             }
         }
+        for (index, expected) in self.experiment.expect.iter().enumerate() {
+            let at = |key: &str| path(&["expect", &index.to_string(), key]);
+            let limits = [expected.at_most, expected.at_least, expected.exactly];
+            if limits.iter().all(Option::is_none) {
+                let message = "expects nothing: give `at_most`, `at_least` or `exactly`".to_owned();
+                return Err(self.document.error(&at("measure"), message));
+            }
+            if expected.exactly.is_some() != expected.on.is_some() {
+                let message =
+                    "`exactly` and `on` belong together: bits depend on the instruction set";
+                let key = if expected.on.is_some() { "on" } else { "exactly" };
+                return Err(self.document.error(&at(key), message.into()));
+            }
+            for (key, names, given) in
+                [("arch", &architectures, &expected.arch), ("task", &tasks, &expected.task)]
+            {
+                if let Some(given) = given.as_deref().filter(|given| !names.contains(given)) {
+                    let message = format!("there is no {key} called `{given}`");
+                    return Err(self.document.error_with_names(&at(key), &message, given, names));
+                }
+            }
+        }
         Ok(())
     }
 
