@@ -23,11 +23,7 @@ impl Pattern {
 
     /// How many of `steps` past keys later queries can still see: what a cache has to hold.
     pub(crate) fn cached(self, steps: usize) -> usize {
-        match self {
-            Self::Full => 0,
-            Self::Causal => steps,
-            Self::Window(window) => steps.min(window - 1),
-        }
+        Visibility::from(self).cached(steps)
     }
 }
 

@@ -1,6 +1,8 @@
 //! What a model's structure says of the way from one step to another: which keys attention sees, and how
 //! many hops a gradient needs.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 /// Which keys the query at step `t` sees.
@@ -22,6 +24,24 @@ impl Visibility {
             Self::All => true,
             Self::Past => s <= t,
             Self::Window(window) => s <= t && t - s < window,
+        }
+    }
+
+    /// The keys that the query at step `t` sees, of `keys` in all.
+    pub fn keys(self, t: usize, keys: usize) -> Range<usize> {
+        match self {
+            Self::All => 0..keys,
+            Self::Past => 0..keys.min(t + 1),
+            Self::Window(window) => (t + 1).saturating_sub(window)..keys.min(t + 1),
+        }
+    }
+
+    /// How many of `steps` past keys later queries can still see: what a cache has to hold.
+    pub fn cached(self, steps: usize) -> usize {
+        match self {
+            Self::All => 0,
+            Self::Past => steps,
+            Self::Window(window) => steps.min(window.saturating_sub(1)),
         }
     }
 
@@ -55,6 +75,16 @@ pub struct AttentionLayout {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_are_those_that_are_seen() {
+        for visibility in [Visibility::All, Visibility::Past, Visibility::Window(3)] {
+            for t in 0..8 {
+                let seen: Vec<usize> = (0..8).filter(|&s| visibility.sees(t, s)).collect();
+                assert_eq!(visibility.keys(t, 8).collect::<Vec<_>>(), seen, "{visibility:?}");
+            }
+        }
+    }
 
     /// Against a search over all ways through `layers` layers.
     #[test]
