@@ -23,7 +23,7 @@ mod bins;
 mod heads;
 
 use candle_core::Tensor;
-use unroll_core::{ForwardArgs, Lengths, SequenceModel, State, StateTensor};
+use unroll_core::{AttentionLayout, ForwardArgs, Lengths, SequenceModel, State, StateTensor};
 use unroll_tasks::Batch;
 use unroll_train::TaskModel;
 
@@ -91,8 +91,9 @@ pub struct VisibleEntropy {
 /// and head, layer by layer; nothing for a model without attention. `state`, if given, is where the inputs
 /// go on from: keys that it holds are seen and count, queries are those of the inputs alone.
 ///
-/// Examples are run one at a time: memory holds the `N T (S + T)` weights of one, and what the reference
-/// form of the model keeps beside them.
+/// Examples are run one at a time, causal softmax attention also 256 queries at a time, with the keys carried
+/// on in the state: memory grows with the length, not with its square. Linear attention and attention
+/// without a causal mask give the `N T T` weights of an example at once.
 ///
 /// # Errors
 /// When the model cannot run on the input or from the state; when the state holds the past as sums (linear
@@ -108,42 +109,64 @@ pub fn attention_profile(
     let Some(layout) = body.attention_layout() else { return Ok(Vec::new()) };
     let mut layers = vec![vec![Head::default(); layout.heads]; layout.layers];
     let input = input.detach();
+    // Keys that a state holds can be asked by later queries: not all weights are needed at once.
+    let grows = body.is_causal()
+        && body.zero_state(1)?.tensors().iter().any(|part| part.time_axis.is_some());
+    let queries = if grows { QUERIES } else { seq_len };
     for example in 0..batch {
         let length = lengths.map_or(seq_len, |lengths| lengths.as_slice()[example]);
-        let x = input.narrow(0, example, 1)?.narrow(1, 0, length)?.contiguous()?;
-        let state = state.map(|state| state_of(state, example, batch)).transpose()?;
-        let steps = state.as_ref().map_or(0, State::steps);
-        let args = ForwardArgs { state: state.as_ref(), attention: true, ..ForwardArgs::new(&x) };
-        let attention = body.forward(&args)?.attention;
-        let cached = layout.visibility.cached(steps);
-        let expected = [1, layout.heads, length, cached + length];
-        if attention.len() != layout.layers {
-            let expected = format!("the weights of {} layers", layout.layers);
-            return Err(unroll_core::Error::shape("attention", [attention.len()], expected).into());
-        }
-        for (layer, (heads, weights)) in layers.iter_mut().zip(&attention).enumerate() {
-            let name = format!("attention.{layer}");
-            if weights.dims() == [1, layout.heads, length, length] && cached > 0 {
-                return Err(Error::Unsupported(
-                    "the state holds the past as sums, not as keys: linear attention has no weights \
-                     for steps before the input; start from the zero state"
-                        .into(),
-                ));
-            }
-            if weights.dims() != expected {
-                let expected = format!("{expected:?}");
-                return Err(unroll_core::Error::shape(name, weights.dims(), expected).into());
-            }
-            for (head, sums) in heads.iter_mut().enumerate() {
-                let weights = weights.get(0)?.get(head)?;
-                sums.add(&name, &weights, cached, layout.visibility)?;
-            }
+        let mut state = state.map(|state| state_of(state, example, batch)).transpose()?;
+        for first in (0..length).step_by(queries) {
+            let count = queries.min(length - first);
+            let x = input.narrow(0, example, 1)?.narrow(1, first, count)?.contiguous()?;
+            let args =
+                ForwardArgs { state: state.as_ref(), attention: true, ..ForwardArgs::new(&x) };
+            let output = body.forward(&args)?;
+            let steps = state.as_ref().map_or(0, State::steps);
+            add(&output.attention, &layout, (steps, count), &mut layers)?;
+            state = Some(output.state.detach());
         }
     }
     let profiles = layers.into_iter().enumerate().flat_map(|(layer, heads)| {
         heads.into_iter().enumerate().map(move |(head, sums)| sums.profile((layer, head)))
     });
     Ok(profiles.collect())
+}
+
+/// Queries of one forward pass of a model that can carry its keys on.
+const QUERIES: usize = 256;
+
+/// Adds the weights `(1, N, T, S)` of each layer, of `count` queries after `steps` earlier steps.
+fn add(
+    attention: &[Tensor],
+    layout: &AttentionLayout,
+    (steps, count): (usize, usize),
+    layers: &mut [Vec<Head>],
+) -> Result<()> {
+    let cached = layout.visibility.cached(steps);
+    let expected = [1, layout.heads, count, cached + count];
+    if attention.len() != layers.len() {
+        let expected = format!("the weights of {} layers", layers.len());
+        return Err(unroll_core::Error::shape("attention", [attention.len()], expected).into());
+    }
+    for (layer, (heads, weights)) in layers.iter_mut().zip(attention).enumerate() {
+        let name = format!("attention.{layer}");
+        if weights.dims() == [1, layout.heads, count, count] && cached > 0 {
+            return Err(Error::Unsupported(
+                "the state holds the past as sums, not as keys: linear attention has no weights for \
+                 steps before the input; start from the zero state"
+                    .into(),
+            ));
+        }
+        if weights.dims() != expected {
+            let expected = format!("{expected:?}");
+            return Err(unroll_core::Error::shape(name, weights.dims(), expected).into());
+        }
+        for (head, sums) in heads.iter_mut().enumerate() {
+            sums.add(&name, &weights.get(0)?.get(head)?, cached, layout.visibility)?;
+        }
+    }
+    Ok(())
 }
 
 /// [`attention_profile`] of the sequence model within a whole model, on the inputs of a task's batch as its

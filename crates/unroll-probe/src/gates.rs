@@ -29,7 +29,7 @@ use unroll_tasks::Batch;
 use unroll_train::TaskModel;
 
 use crate::Result;
-use crate::statistics::{Sum, quantile, select_quantile, sorted};
+use crate::statistics::{Sum, quantile, select_quantiles, sorted};
 
 /// A sigmoid gate below this counts as closed.
 pub const CLOSED: f64 = 0.1;
@@ -135,6 +135,29 @@ fn softplus(x: f64) -> f64 {
     x.max(0.0) + (-x.abs()).exp().ln_1p()
 }
 
+/// Steps that are added up plainly before their sum is added with its rounding error.
+const BLOCK: usize = 64;
+
+/// Sums over the steps of one unit: of the values, of `1 - f`, of `-ln f`.
+#[derive(Clone, Copy, Default)]
+struct UnitSums {
+    value: Sum,
+    lost: Sum,
+    rate: Sum,
+}
+
+impl UnitSums {
+    /// Adds a block to the sums, and empties it.
+    fn flush(units: &mut [Self], block: &mut [[f64; 3]]) {
+        for (sums, block) in units.iter_mut().zip(block) {
+            let [value, lost, rate] = std::mem::take(block);
+            sums.value.add(value);
+            sums.lost.add(lost);
+            sums.rate.add(rate);
+        }
+    }
+}
+
 fn statistics(gate: &Gate, lengths: Option<&Lengths>) -> Result<GateStatistics> {
     let (_, seq_len, units) = gate.preactivation.dims3()?;
     let raw: Vec<f64> = gate.preactivation.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
@@ -148,33 +171,38 @@ fn statistics(gate: &Gate, lengths: Option<&Lengths>) -> Result<GateStatistics> 
     let squash = gate.name.squash();
 
     let mut values = Vec::with_capacity(raw.len());
-    let mut unit_sums = vec![Sum::default(); units];
-    let mut forgotten = vec![Sum::default(); units];
-    let mut rates = vec![Sum::default(); units];
-    for row in rows {
-        for (unit, &x) in row.iter().enumerate() {
+    let mut of_units = vec![UnitSums::default(); units];
+    let mut block = vec![[0.0; 3]; units];
+    for (index, row) in rows.enumerate() {
+        if index % BLOCK == 0 {
+            UnitSums::flush(&mut of_units, &mut block);
+        }
+        for (sums, &x) in block.iter_mut().zip(row) {
             let (value, rest) = match squash {
                 Squash::Sigmoid => sigmoids(x),
                 Squash::Tanh => (x.tanh(), 0.0),
             };
-            unit_sums[unit].add(value);
             values.push(value);
+            sums[0] += value;
             if let Some(keeps) = gate.keeps {
                 let (lost, toward) = match keeps {
                     Keeps::WhenOpen => (rest, -x),
                     Keeps::WhenClosed => (value, x),
                 };
-                forgotten[unit].add(lost);
-                rates[unit].add(softplus(toward));
+                sums[1] += lost;
+                sums[2] += softplus(toward);
             }
         }
     }
+    UnitSums::flush(&mut of_units, &mut block);
     let (count, steps) = (values.len() as f64, values.len() / units.max(1));
     let mut total = Sum::default();
-    unit_sums.iter().for_each(|sum| total.add(sum.value()));
+    of_units.iter().for_each(|sums| total.add(sums.value.value()));
     let mean = total.value() / count;
     let mut squares = Sum::default();
-    values.iter().for_each(|value| squares.add((value - mean).powi(2)));
+    for values in values.chunks(BLOCK) {
+        squares.add(values.iter().map(|value| (value - mean).powi(2)).sum());
+    }
     let fraction = |holds: fn(f64) -> bool| {
         values.iter().filter(|&&value| holds(value)).count() as f64 / count
     };
@@ -183,11 +211,13 @@ fn statistics(gate: &Gate, lengths: Option<&Lengths>) -> Result<GateStatistics> 
     let open = is(Squash::Sigmoid, |value| value > OPEN);
     let saturated = is(Squash::Tanh, |value| value.abs() > OPEN);
     // Sums of numbers that are not negative: where they are 0 the time is infinite, of the right sign.
-    let times = |sums: &[Sum]| sums.iter().map(|sum| steps as f64 / sum.value()).collect();
+    let times = |of: fn(&UnitSums) -> Sum| {
+        of_units.iter().map(|sums| steps as f64 / of(sums).value()).collect()
+    };
     let memory = gate.keeps.map(|keeps| MemoryTimes {
         keeps,
-        forget: times(&forgotten),
-        decay: times(&rates),
+        forget: times(|sums| sums.lost),
+        decay: times(|sums| sums.rate),
     });
     Ok(GateStatistics {
         layer: gate.layer,
@@ -197,7 +227,7 @@ fn statistics(gate: &Gate, lengths: Option<&Lengths>) -> Result<GateStatistics> 
         units,
         mean,
         standard_deviation: (squares.value() / count).sqrt(),
-        quantiles: QUANTILES.map(|q| select_quantile(&mut values, q)),
+        quantiles: select_quantiles(&mut values, QUANTILES),
         closed,
         open,
         saturated,

@@ -250,6 +250,42 @@ fn by_sums(
     (entropy / queries, normalised / queries, distance / queries, profile)
 }
 
+/// Long sequences are asked piece by piece: the profile is that of all weights at once.
+#[test]
+fn pieces_are_the_whole() {
+    for (name, wanted) in [
+        ("mha", json!({"causal": true})),
+        ("local_transformer", json!({"window": 40})),
+        ("luong_general", json!({"causal": true})),
+        ("linear", json!({"causal": true})),
+        ("mha", json!({"causal": false})),
+    ] {
+        let body = build(name, wanted);
+        let x = (input(2, 530) * 2.0).unwrap();
+        let lengths = Lengths::new(vec![530, 257], 2, 530).unwrap();
+        let profiles = attention_profile(body.as_ref(), &x, Some(&lengths), None).unwrap();
+        let args = ForwardArgs { lengths: Some(&lengths), ..ForwardArgs::new(&x) };
+        let attention = body.forward(&ForwardArgs { attention: true, ..args }).unwrap().attention;
+        let visibility = body.attention_layout().unwrap().visibility;
+        for profile in &profiles {
+            let weights = attention[profile.layer].narrow(1, profile.head, 1).unwrap();
+            let weights: Vec<Vec<Vec<f64>>> = weights.squeeze(1).unwrap().to_vec3().unwrap();
+            let sees = |t, s| visibility.sees(t, s);
+            let (entropy, normalised, distance, by_distance) =
+                by_sums(&weights, lengths.as_slice(), sees);
+            let close = |a: f64, b: f64| assert!((a / b - 1.0).abs() < 1e-10, "{name}: {a} {b}");
+            close(profile.entropy.unwrap(), entropy);
+            close(profile.normalised_entropy.unwrap(), normalised);
+            close(profile.mean_distance.unwrap(), distance);
+            for (point, expected) in profile.by_distance.iter().zip(&by_distance) {
+                if point.last < 64 {
+                    close(point.mean_weight, *expected);
+                }
+            }
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 

@@ -37,6 +37,9 @@ impl Head {
     ) -> Result<()> {
         let keys = weights.dim(1)?;
         let values: Vec<f64> = weights.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
+        // By distance itself: bins are looked up once for each distance, not for each pair.
+        let mut pairs = vec![0u64; keys];
+        let mut sums = vec![0.0; keys];
         for (query, row) in values.chunks_exact(keys.max(1)).enumerate() {
             let at = cached + query;
             let seen = visibility.keys(at, keys);
@@ -44,12 +47,26 @@ impl Head {
                 check_finite(name, weights)?;
             }
             let distances = seen.clone().map(|key| at.abs_diff(key));
-            self.add_query(&row[seen], distances);
+            self.add_query(&row[seen], distances, &mut pairs, &mut sums);
+        }
+        for (distance, (&count, &weight)) in pairs.iter().zip(&sums).enumerate() {
+            if count > 0 {
+                let (pairs, sum) = entry(&mut self.by_distance, bin(distance));
+                *pairs += count;
+                sum.add(weight);
+                self.longest = self.longest.max(distance);
+            }
         }
         Ok(())
     }
 
-    fn add_query(&mut self, row: &[f64], distances: impl Iterator<Item = usize> + Clone) {
+    fn add_query(
+        &mut self,
+        row: &[f64],
+        distances: impl Iterator<Item = usize>,
+        pairs: &mut [u64],
+        sums: &mut [f64],
+    ) {
         let total: f64 = row.iter().sum();
         let proper = total > 0.0 && row.iter().all(|&weight| weight >= 0.0);
         self.improper |= !proper;
@@ -63,10 +80,8 @@ impl Head {
             }
             distance += weight * steps as f64;
             uniform += steps as f64;
-            let (pairs, sum) = entry(&mut self.by_distance, bin(steps));
-            *pairs += 1;
-            sum.add(weight);
-            self.longest = self.longest.max(steps);
+            pairs[steps] += 1;
+            sums[steps] += weight;
         }
         let visible = row.len();
         if visible < 2 {
