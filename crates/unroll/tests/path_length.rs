@@ -103,7 +103,7 @@ fn hops_are_the_blocks_that_are_needed() {
         options.insert("num_layers".into(), json!(3));
         let model = build(architecture, &options);
         for distance in 1..STEPS {
-            let needed = (1..=3).find(|&blocks| by_blocks[blocks - 1][distance]);
+            let needed = by_blocks.iter().position(|reached| reached[distance]).map(|i| i + 1);
             assert_eq!(model.path_length(distance), needed, "{what} at distance {distance}");
         }
     }
