@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use unroll_core::architecture::require_positive;
 use unroll_core::parameters::Role;
 use unroll_core::{
-    BuildContext, Cost, Family, Form, ForwardArgs, ForwardOutput, ModelConfig, OptionDoc,
-    ParameterSet, Result, SequenceModel, State, cost, ops,
+    AttentionLayout, BuildContext, Cost, Family, Form, ForwardArgs, ForwardOutput, ModelConfig,
+    OptionDoc, ParameterSet, Result, SequenceModel, State, cost, ops,
 };
 
 use crate::self_attention::{
@@ -215,8 +215,18 @@ impl SequenceModel for AttentionLayer {
             output,
             state: state_after(tensors, counts, args.lengths, has_positions, dtype, device)?,
             attention: layer.weights.into_iter().collect(),
+            gates: Vec::new(),
             form: if pass.fuses_attention() { "fused" } else { "reference" },
         })
+    }
+
+    fn attention_layout(&self) -> Option<AttentionLayout> {
+        Some(self.config.attention().layout(1))
+    }
+
+    /// At most one hop; nothing beyond a window.
+    fn path_length(&self, distance: usize) -> Option<usize> {
+        self.config.attention().path_length(distance, 1)
     }
 
     fn cost(&self, batch: usize, seq_len: usize) -> Cost {

@@ -1,7 +1,7 @@
 //! Which keys a query sees, cut into blocks of queries so that hidden keys cost nothing.
 
 use candle_core::{DType, Device, Tensor};
-use unroll_core::{Lengths, Result, ops};
+use unroll_core::{Lengths, Result, Visibility, ops};
 use unroll_kernels::attention::Mask;
 
 /// Which keys a query at step `i` sees.
@@ -18,19 +18,21 @@ pub(crate) enum Pattern {
 impl Pattern {
     /// Whether the query at step `i` sees the key at step `j`.
     fn visible(self, i: usize, j: usize) -> bool {
-        match self {
-            Self::Full => true,
-            Self::Causal => j <= i,
-            Self::Window(window) => j <= i && i - j < window,
-        }
+        Visibility::from(self).sees(i, j)
     }
 
     /// How many of `steps` past keys later queries can still see: what a cache has to hold.
     pub(crate) fn cached(self, steps: usize) -> usize {
-        match self {
-            Self::Full => 0,
-            Self::Causal => steps,
-            Self::Window(window) => steps.min(window - 1),
+        Visibility::from(self).cached(steps)
+    }
+}
+
+impl From<Pattern> for Visibility {
+    fn from(pattern: Pattern) -> Self {
+        match pattern {
+            Pattern::Full => Self::All,
+            Pattern::Causal => Self::Past,
+            Pattern::Window(window) => Self::Window(window),
         }
     }
 }

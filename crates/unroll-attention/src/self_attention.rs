@@ -4,8 +4,8 @@ use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 use unroll_core::architecture::{require_positive, require_probability};
 use unroll_core::{
-    BuildContext, Cost, Error, Form, ForwardArgs, Lengths, Mode, ParameterSet, Result, State,
-    StateTensor,
+    AttentionLayout, BuildContext, Cost, Error, Form, ForwardArgs, Lengths, Mode, ParameterSet,
+    Result, State, StateTensor, Visibility,
 };
 
 use crate::linear::{self, Features, LINEAR_BLOCK, Sums};
@@ -78,6 +78,25 @@ impl SelfAttentionConfig {
             Kind::Mha if self.causal => Some(Pattern::Causal),
             Kind::Mha => Some(Pattern::Full),
         }
+    }
+
+    /// Which steps a query sees, through keys or through sums.
+    pub(crate) fn visibility(&self) -> Visibility {
+        match self.pattern() {
+            Some(pattern) => pattern.into(),
+            None if self.causal => Visibility::Past,
+            None => Visibility::All,
+        }
+    }
+
+    /// How the weights of `layers` such layers are to be read.
+    pub(crate) fn layout(&self, layers: usize) -> AttentionLayout {
+        AttentionLayout { layers, heads: self.num_heads, visibility: self.visibility() }
+    }
+
+    /// Hops from `distance` steps earlier through at most `layers` such layers.
+    pub(crate) fn path_length(&self, distance: usize, layers: usize) -> Option<usize> {
+        self.visibility().hops(distance).filter(|&hops| hops <= layers)
     }
 
     /// Sizes of the memories of `layers` such layers.

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use unroll_core::architecture::{require_positive, require_probability};
 use unroll_core::parameters::Role;
 use unroll_core::{
-    BuildContext, Cost, Error, Family, Form, ForwardArgs, ForwardOutput, Mode, ModelConfig,
-    OptionDoc, ParameterSet, Result, SequenceModel, State, cost, ops,
+    AttentionLayout, BuildContext, Cost, Error, Family, Form, ForwardArgs, ForwardOutput, Mode,
+    ModelConfig, OptionDoc, ParameterSet, Result, SequenceModel, State, cost, ops,
 };
 
 use crate::layer::add_input_proj;
@@ -394,8 +394,19 @@ impl SequenceModel for Transformer {
             output: pass.hide_padding(self.norm.apply(&x, pass.fused)?)?,
             state: state_after(tensors, counts, args.lengths, has_positions, dtype, device)?,
             attention,
+            gates: Vec::new(),
             form: if pass.fused { "fused" } else { "reference" },
         })
+    }
+
+    fn attention_layout(&self) -> Option<AttentionLayout> {
+        Some(self.config.attention().layout(self.blocks.len()))
+    }
+
+    /// One hop through all the past; under a window `w`, `distance / (w - 1)` rounded up, if there are as
+    /// many blocks.
+    fn path_length(&self, distance: usize) -> Option<usize> {
+        self.config.attention().path_length(distance, self.blocks.len())
     }
 
     fn cost(&self, batch: usize, seq_len: usize) -> Cost {

@@ -3,7 +3,10 @@
 use candle_core::{D, DType, Device, Tensor};
 
 use crate::probe::ProbeLayout;
-use crate::{Cost, Error, Lengths, ParameterSet, Probe, Result, State, StateTensor, Stream};
+use crate::{
+    AttentionLayout, Cost, Error, Gate, Lengths, ParameterSet, Probe, Result, State, StateTensor,
+    Stream,
+};
 
 /// Whether dropout is active, and where its random numbers come from.
 #[derive(Debug, Clone, Copy, Default)]
@@ -56,6 +59,8 @@ pub struct ForwardArgs<'a> {
     pub form: Form,
     /// Whether to return the attention weights.
     pub attention: bool,
+    /// Whether to return the gates of recurrent layers.
+    pub gates: bool,
 }
 
 impl<'a> ForwardArgs<'a> {
@@ -69,6 +74,7 @@ impl<'a> ForwardArgs<'a> {
             mode: Mode::Eval,
             form: Form::Auto,
             attention: false,
+            gates: false,
         }
     }
 
@@ -110,6 +116,10 @@ pub struct ForwardOutput {
     /// `(B, N, T, S)` for each attention layer when asked for, first layer first; `S` counts the
     /// cached steps too.
     pub attention: Vec<Tensor>,
+    /// Gates of the recurrent layers when asked for: layer by layer, forward before reverse, each in the
+    /// order of its weights (LSTM: input, forget, candidate, output; GRU: reset, update, candidate).
+    /// None for models without gates.
+    pub gates: Vec<Gate>,
     /// The implementation that ran: `fused`, `reference`, `unrolled`.
     pub form: &'static str,
 }
@@ -161,6 +171,23 @@ pub trait SequenceModel: Send + Sync {
         ProbeLayout::default()
     }
 
+    /// The attention layers, whose weights [`ForwardArgs::attention`] asks for; `None` for models
+    /// without.
+    fn attention_layout(&self) -> Option<AttentionLayout> {
+        None
+    }
+
+    /// Path length: the fewest hops along time between the input at step `T - distance` and the output
+    /// at the last step `T`. A hop is what moves information from one step to another: a state
+    /// transition of a recurrent layer or a read by attention, over any distance that it sees; layers
+    /// without either move nothing. `Some(0)` at distance 0; `None` where there is no way, and `dL/dx` of
+    /// a loss at the last output is exactly 0.
+    ///
+    /// The maximum over distances is the "maximum path length" of Vaswani et al. 2017 (table 1), which
+    /// takes the argument that gradients fade with the length of the way, not with time itself, from
+    /// Hochreiter, Bengio, Frasconi & Schmidhuber 2001.
+    fn path_length(&self, distance: usize) -> Option<usize>;
+
     /// Cost at this batch size and length.
     fn cost(&self, batch: usize, seq_len: usize) -> Cost;
 
@@ -195,15 +222,17 @@ pub fn last_step(output: &Tensor, lengths: Option<&Lengths>) -> Result<Tensor> {
 ///
 /// # Errors
 /// [`Error::Unsupported`] for what only a whole-sequence form can do: probes, dropout, attention
-/// weights, and padded batches of models whose state grows.
+/// weights, gates, and padded batches of models whose state grows.
 pub fn unroll_steps<M: SequenceModel + ?Sized>(
     model: &M,
     args: &ForwardArgs<'_>,
 ) -> Result<ForwardOutput> {
     let (batch, seq_len, _) = args.dims(model.input_size())?;
-    if args.probe.is_some() || args.attention || matches!(args.mode, Mode::Train(_)) {
+    let asks_more = args.probe.is_some() || args.attention || args.gates;
+    if asks_more || matches!(args.mode, Mode::Train(_)) {
         return Err(Error::Unsupported(
-            "the unrolled form has no probes, dropout or attention weights; use the reference form"
+            "the unrolled form has no probes, dropout, attention weights or gates; use the reference \
+             form"
                 .into(),
         ));
     }
@@ -231,6 +260,7 @@ pub fn unroll_steps<M: SequenceModel + ?Sized>(
         output: Tensor::stack(&outputs, 1)?,
         state,
         attention: Vec::new(),
+        gates: Vec::new(),
         form: "unrolled",
     })
 }

@@ -1,9 +1,11 @@
 //! Stacks of recurrent layers: layers, directions, dropout and lengths, written once for all cells.
 
-use candle_core::{Tensor, Var};
-use serde::{Deserialize, Serialize};
+mod config;
 
-use crate::architecture::{BuildContext, OptionDoc, require_positive, require_probability};
+use candle_core::{Tensor, Var};
+
+use crate::architecture::BuildContext;
+use crate::gates::{self, GateName};
 use crate::parameters::{MemoryGate, Role};
 use crate::probe::ProbeLayout;
 use crate::{
@@ -11,91 +13,7 @@ use crate::{
     State, StateTensor, ops,
 };
 
-/// Options that every recurrent architecture has. Each architecture's own configuration repeats
-/// these fields, so that one flat table configures it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct StackConfig {
-    /// Input features per step (`I`).
-    pub input_size: usize,
-    /// Hidden size (`H`).
-    pub hidden_size: usize,
-    /// Layers (`L`), each on the outputs of the one below.
-    pub num_layers: usize,
-    /// Whether each layer also reads backwards; outputs are then `2 H` wide.
-    pub bidirectional: bool,
-    /// Whether layers have biases.
-    pub bias: bool,
-    /// Dropout on the outputs of each layer but the last.
-    pub dropout: f64,
-}
-
-impl Default for StackConfig {
-    fn default() -> Self {
-        Self {
-            input_size: 1,
-            hidden_size: 64,
-            num_layers: 1,
-            bidirectional: false,
-            bias: true,
-            dropout: 0.0,
-        }
-    }
-}
-
-/// Documentation of [`StackConfig`]'s fields.
-pub const STACK_OPTIONS: [OptionDoc; 6] = [
-    OptionDoc { name: "input_size", help: "input features per step; set by the task" },
-    OptionDoc { name: "hidden_size", help: "hidden size" },
-    OptionDoc { name: "num_layers", help: "layers" },
-    OptionDoc { name: "bidirectional", help: "also read backwards: true or false" },
-    OptionDoc { name: "bias", help: "biases: true or false" },
-    OptionDoc { name: "dropout", help: "dropout between layers, 0 <= p < 1" },
-];
-
-impl StackConfig {
-    /// Checks the sizes.
-    ///
-    /// # Errors
-    /// When a size is 0 or `dropout` is no probability.
-    pub fn validate(&self) -> Result<()> {
-        require_positive("input_size", self.input_size)?;
-        require_positive("hidden_size", self.hidden_size)?;
-        require_positive("num_layers", self.num_layers)?;
-        require_probability("dropout", self.dropout)
-    }
-
-    fn directions(&self) -> usize {
-        if self.bidirectional { 2 } else { 1 }
-    }
-
-    fn layer_inputs(&self, layer: usize) -> usize {
-        if layer == 0 { self.input_size } else { self.hidden_size * self.directions() }
-    }
-
-    /// Cost of a stack whose cells have `gates` gates and `states` state vectors.
-    pub fn cost(&self, gates: usize, states: usize, batch: usize, seq_len: usize) -> Cost {
-        let (gates, hidden) = (gates as u64, self.hidden_size as u64);
-        let (batch, rows) = (batch as u64, (batch * seq_len) as u64);
-        let mut total = Cost::default();
-        for layer in 0..self.num_layers {
-            let inputs = self.layer_inputs(layer) as u64;
-            let biases = if self.bias { 2 * gates * hidden } else { 0 };
-            let forward_flops = 2 * gates * rows * hidden * (inputs + hidden);
-            let one = Cost {
-                parameters: gates * hidden * (inputs + hidden) + biases,
-                forward_flops,
-                backward_flops: 2 * forward_flops,
-                state_elements: states as u64 * batch * hidden,
-                activation_elements: rows * (inputs + hidden * (gates + states as u64)),
-            };
-            for _ in 0..self.directions() {
-                total = total + one;
-            }
-        }
-        total
-    }
-}
+pub use config::{STACK_OPTIONS, StackConfig};
 
 /// The parameters of one layer in one direction.
 #[derive(Debug, Clone)]
@@ -143,11 +61,27 @@ pub trait Cell: Send + Sync + 'static {
     /// Gates `G`: blocks of `H` rows in the weights.
     const GATES: usize;
 
+    /// Names of the blocks that are gates, in the weights' order; empty for a cell without.
+    const GATE_NAMES: &'static [GateName] = &[];
+
     /// Whether there is a cell state beside the hidden state.
     const HAS_CELL_STATE: bool;
 
     /// The gate that keeps the old state, if there is one.
     fn memory_gate(&self) -> Option<MemoryGate>;
+
+    /// What is squashed to the gates' values, one tensor for each of [`GATE_NAMES`](Self::GATE_NAMES).
+    /// `projected` is `W_ih x_t + b_ih`, `(.., G*H)`; `hidden` is `h_{t-1}`, `(.., H)`: one step or, with
+    /// an axis of time, many.
+    fn preactivations(
+        &self,
+        projected: &Tensor,
+        weights: &LayerWeights,
+        hidden: &Tensor,
+    ) -> Result<Vec<Tensor>> {
+        let _ = (projected, weights, hidden);
+        Ok(Vec::new())
+    }
 
     /// One step. `projected` is `W_ih x_t + b_ih`, `(B, G*H)`; `probe_cell` `(B, H)` is added to the
     /// new cell state before anything reads it.
@@ -375,6 +309,7 @@ impl<C: Cell> SequenceModel for RecurrentStack<C> {
         let mut below = args.input.clone();
         let mut last = Vec::with_capacity(self.layers.len());
         let mut form = "fused";
+        let mut gates = Vec::new();
         for (layer, weights) in self.layers.chunks(directions).enumerate() {
             if layer > 0
                 && let Mode::Train(stream) = args.mode
@@ -402,6 +337,9 @@ impl<C: Cell> SequenceModel for RecurrentStack<C> {
                     reverse: direction == 1,
                 };
                 let (output, state, ran) = self.run_layer(&layer_args, args.form)?;
+                if args.gates {
+                    gates.extend(gates::of_layer(&self.cell, &layer_args, &output, layer)?);
+                }
                 outputs.push(output);
                 last.push(state);
                 form = ran;
@@ -415,6 +353,7 @@ impl<C: Cell> SequenceModel for RecurrentStack<C> {
             output: below,
             state: self.pack_state(&last, state.steps() + seq_len)?,
             attention: Vec::new(),
+            gates,
             form,
         })
     }
@@ -425,6 +364,11 @@ impl<C: Cell> SequenceModel for RecurrentStack<C> {
             cell: if C::HAS_CELL_STATE { self.layers.len() } else { 0 },
             hidden_size: self.config.hidden_size,
         }
+    }
+
+    /// One state transition for each step, in whatever layer.
+    fn path_length(&self, distance: usize) -> Option<usize> {
+        Some(distance)
     }
 
     fn cost(&self, batch: usize, seq_len: usize) -> Cost {

@@ -1,13 +1,13 @@
 //! Gated recurrent units, in both published forms and both conventions of the update gate.
 
-use candle_core::Tensor;
+use candle_core::{D, Tensor};
 use serde::{Deserialize, Serialize};
 use unroll_core::architecture::{BuildContext, Family, ModelConfig, OptionDoc};
 use unroll_core::parameters::MemoryGate;
 use unroll_core::recurrent::{
     Cell, CellState, LayerArgs, LayerWeights, RecurrentStack, STACK_OPTIONS, StackConfig,
 };
-use unroll_core::{Cost, Result, SequenceModel, ops};
+use unroll_core::{Cost, Error, GateName, Result, SequenceModel, ops};
 use unroll_kernels::{CellKind, GruReset, GruUpdate};
 
 /// Where the reset gate is applied.
@@ -46,6 +46,8 @@ pub struct GruCell {
 impl Cell for GruCell {
     const GATES: usize = 3;
     const HAS_CELL_STATE: bool = false;
+    const GATE_NAMES: &'static [GateName] =
+        &[GateName::Reset, GateName::Update, GateName::Candidate];
 
     fn memory_gate(&self) -> Option<MemoryGate> {
         let sign = match self.update_gate {
@@ -53,6 +55,31 @@ impl Cell for GruCell {
             UpdateGate::TakeNew => -1.0,
         };
         Some(MemoryGate { gate: 1, sign, input_gate: None, bias: None })
+    }
+
+    fn preactivations(
+        &self,
+        projected: &Tensor,
+        weights: &LayerWeights,
+        h: &Tensor,
+    ) -> Result<Vec<Tensor>> {
+        let size = h.dim(D::Minus1)?;
+        let gate = |x: &Tensor, index: usize| x.narrow(D::Minus1, index * size, size);
+        let weight =
+            |index: usize, count: usize| weights.weight_hh.narrow(0, index * size, count * size);
+        let bias = |index: usize, count: usize| {
+            weights.bias_hh.as_ref().map(|b| b.narrow(0, index * size, count * size)).transpose()
+        };
+        let recurrent = ops::linear(h, &weight(0, 2)?, bias(0, 2)?.as_ref())?;
+        let reset = (gate(projected, 0)? + gate(&recurrent, 0)?)?;
+        let update = (gate(projected, 1)? + gate(&recurrent, 1)?)?;
+        let open = ops::sigmoid(&reset)?;
+        let candidate = match self.reset {
+            Reset::After => (open * ops::linear(h, &weight(2, 1)?, bias(2, 1)?.as_ref())?)?,
+            Reset::Before => ops::linear(&(open * h)?, &weight(2, 1)?, bias(2, 1)?.as_ref())?,
+        };
+        let candidate = (gate(projected, 2)? + candidate)?;
+        Ok(vec![reset, update, candidate])
     }
 
     fn step(
@@ -63,21 +90,11 @@ impl Cell for GruCell {
         _probe_cell: Option<&Tensor>,
     ) -> Result<CellState> {
         let h = &state.hidden;
-        let size = h.dim(1)?;
-        let gate = |x: &Tensor, index: usize| x.narrow(1, index * size, size);
-        let weight =
-            |index: usize, count: usize| weights.weight_hh.narrow(0, index * size, count * size);
-        let bias = |index: usize, count: usize| {
-            weights.bias_hh.as_ref().map(|b| b.narrow(0, index * size, count * size)).transpose()
+        let gates = self.preactivations(projected, weights, h)?;
+        let [_, update, candidate] = gates.as_slice() else {
+            return Err(Error::shape("gates", [gates.len()], "three of a GRU"));
         };
-        let recurrent = ops::linear(h, &weight(0, 2)?, bias(0, 2)?.as_ref())?;
-        let reset = ops::sigmoid(&(gate(projected, 0)? + gate(&recurrent, 0)?)?)?;
-        let update = ops::sigmoid(&(gate(projected, 1)? + gate(&recurrent, 1)?)?)?;
-        let candidate = match self.reset {
-            Reset::After => (reset * ops::linear(h, &weight(2, 1)?, bias(2, 1)?.as_ref())?)?,
-            Reset::Before => ops::linear(&(reset * h)?, &weight(2, 1)?, bias(2, 1)?.as_ref())?,
-        };
-        let candidate = (gate(projected, 2)? + candidate)?.tanh()?;
+        let (update, candidate) = (ops::sigmoid(update)?, candidate.tanh()?);
         let closed = update.affine(-1.0, 1.0)?;
         let hidden = match self.update_gate {
             UpdateGate::KeepOld => ((closed * candidate)? + (update * h)?)?,

@@ -1,13 +1,13 @@
 //! Long short-term memory.
 
-use candle_core::Tensor;
+use candle_core::{D, Tensor};
 use serde::{Deserialize, Serialize};
 use unroll_core::architecture::{BuildContext, Family, ModelConfig, OptionDoc};
 use unroll_core::parameters::MemoryGate;
 use unroll_core::recurrent::{
     Cell, CellState, LayerArgs, LayerWeights, RecurrentStack, STACK_OPTIONS, StackConfig,
 };
-use unroll_core::{Cost, Error, Result, SequenceModel, ops};
+use unroll_core::{Cost, Error, GateName, Result, SequenceModel, ops};
 use unroll_kernels::CellKind;
 
 /// The cell of Hochreiter & Schmidhuber (1997) with the forget gate of Gers (2000):
@@ -22,6 +22,8 @@ pub struct LstmCell {
 impl Cell for LstmCell {
     const GATES: usize = 4;
     const HAS_CELL_STATE: bool = true;
+    const GATE_NAMES: &'static [GateName] =
+        &[GateName::Input, GateName::Forget, GateName::Candidate, GateName::Output];
 
     fn memory_gate(&self) -> Option<MemoryGate> {
         #[cfg(feature = "planted")]
@@ -29,6 +31,18 @@ impl Cell for LstmCell {
             return None;
         }
         Some(MemoryGate { gate: 1, sign: 1.0, input_gate: Some(0), bias: self.forget_bias })
+    }
+
+    fn preactivations(
+        &self,
+        projected: &Tensor,
+        weights: &LayerWeights,
+        hidden: &Tensor,
+    ) -> Result<Vec<Tensor>> {
+        let recurrent = ops::linear(hidden, &weights.weight_hh, weights.bias_hh.as_ref())?;
+        let gates = (projected + recurrent)?;
+        let size = hidden.dim(D::Minus1)?;
+        (0..Self::GATES).map(|i| Ok(gates.narrow(D::Minus1, i * size, size)?)).collect()
     }
 
     fn step(
@@ -41,14 +55,12 @@ impl Cell for LstmCell {
         let before = state.cell.as_ref().ok_or_else(|| {
             Error::Unsupported("an LSTM step needs a cell state beside the hidden state".into())
         })?;
-        let recurrent = ops::linear(&state.hidden, &weights.weight_hh, weights.bias_hh.as_ref())?;
-        let gates = (projected + recurrent)?;
-        let size = before.dim(1)?;
-        let gate = |index: usize| gates.narrow(1, index * size, size);
-        let input = ops::sigmoid(&gate(0)?)?;
-        let forget = ops::sigmoid(&gate(1)?)?;
-        let candidate = gate(2)?.tanh()?;
-        let output = ops::sigmoid(&gate(3)?)?;
+        let gates = self.preactivations(projected, weights, &state.hidden)?;
+        let [input, forget, candidate, output] = gates.as_slice() else {
+            return Err(Error::shape("gates", [gates.len()], "four of an LSTM"));
+        };
+        let (input, forget) = (ops::sigmoid(input)?, ops::sigmoid(forget)?);
+        let (candidate, output) = (candidate.tanh()?, ops::sigmoid(output)?);
         let mut cell = ((forget * before)? + (input * candidate)?)?;
         if let Some(probe) = probe_cell {
             cell = (cell + probe)?;

@@ -2,10 +2,13 @@
 //!
 //! [`gradient`] measures the norms of `dL/dh_t`, `dL/dc_t` and `dL/dx_t` for a loss at the last step
 //! alone; [`mod@jacobian`] the singular values of `ds_T/ds_(T-k)` and Lyapunov exponents.
-//! [`throughput`] times forward, backward, training step and decoding of a whole model, and [`layer`]
+//! [`gates`] tells how open gates stand and how long units remember by them, [`mod@attention`] where
+//! attention looks. [`throughput`] times forward, backward, training step and decoding of a whole model, and [`layer`]
 //! times a sequence model alone. All give plain structs.
 
+pub mod attention;
 pub mod error;
+pub mod gates;
 pub mod gradient;
 pub mod jacobian;
 pub mod layer;
@@ -14,7 +17,11 @@ pub mod throughput;
 pub mod timing;
 pub mod twin;
 
+pub use attention::{
+    AttentionProfile, DistanceWeight, VisibleEntropy, attention_profile, attention_profile_of_task,
+};
 pub use error::{Error, Result};
+pub use gates::{GateStatistics, MemoryTimes, gate_statistics, gate_statistics_of_task};
 pub use gradient::{
     Derivative, GradientDecay, GradientLoss, GradientNorms, GradientPoint, gaussian_input,
     gradient_decay, gradient_decay_of_task,

@@ -3,13 +3,16 @@
 use std::fmt::Write;
 
 /// Names of the tables, in the order in which they are documented and written.
-pub const TABLES: [&str; 10] = [
+pub const TABLES: [&str; 13] = [
     "trials",
     "curves",
     "gradients",
     "decays",
     "jacobians",
     "lyapunov",
+    "gates",
+    "attention",
+    "attention_profiles",
     "throughput",
     "lengths",
     "curve_timings",
@@ -48,6 +51,13 @@ const JACOBIANS: &[&str] = &["jacobians"];
 /// One row for each trial, training step, example and exponent.
 const LYAPUNOV: &[&str] = &["lyapunov"];
 const STATES: &[&str] = &["jacobians", "lyapunov"];
+/// One row for each trial, training step, layer, direction and gate.
+const GATES: &[&str] = &["gates"];
+/// One row for each trial, training step, layer and head.
+const HEADS: &[&str] = &["attention"];
+/// One row for each trial, training step, layer, head and range.
+const PROFILES: &[&str] = &["attention_profiles"];
+const BOTH_HEADS: &[&str] = &["attention", "attention_profiles"];
 const NORMS: &[&str] = &["gradients", "decays"];
 /// One row for each trial and phase.
 const THROUGHPUT: &[&str] = &["throughput"];
@@ -58,8 +68,19 @@ const CURVE_TIMINGS: &[&str] = &["curve_timings"];
 /// One row for each trial.
 const TIMINGS: &[&str] = &["timings"];
 const ALL: &[&str] = &TABLES;
-const KEYED: &[&str] =
-    &["trials", "curves", "gradients", "decays", "jacobians", "lyapunov", "throughput", "lengths"];
+const KEYED: &[&str] = &[
+    "trials",
+    "curves",
+    "gradients",
+    "decays",
+    "jacobians",
+    "lyapunov",
+    "gates",
+    "attention",
+    "attention_profiles",
+    "throughput",
+    "lengths",
+];
 
 const fn same(
     name: &'static str,
@@ -206,6 +227,68 @@ pub const COLUMNS: &[ColumnDoc] = &[
     same("index", LYAPUNOV, "", "1 is the largest"),
     same("exponent", LYAPUNOV, "nats per step", "Lyapunov exponent"),
     same("exponent_error", LYAPUNOV, "nats per step", "its standard error; 0 when exact"),
+    same("step", GATES, "training steps", "training steps done; 0 is at initialisation"),
+    same("layer", GATES, "", "layer, 0 is the lowest"),
+    same("direction", GATES, "", "`forward`, `reverse`"),
+    same("gate", GATES, "", "`input`, `forget`, `candidate`, `output`, `reset`, `update`"),
+    same("mean", GATES, "", "mean value over examples, steps and units"),
+    same("standard_deviation", GATES, "", "of the values"),
+    same("q10", GATES, "", "0.1 quantile of the values"),
+    same("q50", GATES, "", "median"),
+    same("q90", GATES, "", "0.9 quantile"),
+    same("closed", GATES, "", "fraction of a sigmoid gate's values below 0.1"),
+    same("open", GATES, "", "fraction of a sigmoid gate's values above 0.9"),
+    same("saturated", GATES, "", "fraction of a candidate's values larger than 0.9 in size"),
+    same(
+        "forget_time_q10",
+        GATES,
+        "steps",
+        "1/(1 - E f) of the gate that keeps the state: 0.1 quantile over units",
+    ),
+    same("forget_time_q50", GATES, "steps", "median over units"),
+    same("forget_time_q90", GATES, "steps", "0.9 quantile over units"),
+    same(
+        "decay_time_q10",
+        GATES,
+        "steps",
+        "-1/E ln f, in which the product of the gates falls to 1/e: 0.1 quantile over units",
+    ),
+    same("decay_time_q50", GATES, "steps", "median over units"),
+    same("decay_time_q90", GATES, "steps", "0.9 quantile over units"),
+    same("step", BOTH_HEADS, "training steps", "training steps done; 0 is at initialisation"),
+    same("layer", BOTH_HEADS, "", "layer among those with attention, 0 is the lowest"),
+    same("head", BOTH_HEADS, "", "head"),
+    same(
+        "entropy",
+        HEADS,
+        "nats",
+        "mean entropy of the weights; empty where they are no distribution",
+    ),
+    same(
+        "normalised_entropy",
+        HEADS,
+        "",
+        "mean of the entropy over ln n of n visible keys: 1 is uniform",
+    ),
+    same("mean_distance", HEADS, "steps", "mean attended distance"),
+    same("uniform_distance", HEADS, "steps", "what that would be if all keys weighed alike"),
+    same(
+        "by",
+        PROFILES,
+        "",
+        "what the row's range is of: `distance` between query and key, or number of `visible` keys",
+    ),
+    same("first", PROFILES, "steps", "smallest distance or number of keys"),
+    same("last", PROFILES, "steps", "largest"),
+    same("weight", PROFILES, "", "by distance: mean weight of the keys there"),
+    same(
+        "path_length",
+        PROFILES,
+        "edges",
+        "by distance: fewest edges along time from the input there to the output, over the whole model",
+    ),
+    same("entropy", PROFILES, "nats", "by visible keys: mean entropy"),
+    same("normalised_entropy", PROFILES, "", "by visible keys: mean entropy over ln n"),
     same("phase", THROUGHPUT, "", "`forward`, `backward`, `train_step`, `decode`"),
     same("batch_size", THROUGHPUT, "sequences", "sequences per batch"),
     clock("iterations", THROUGHPUT, "", "iterations timed"),
@@ -257,6 +340,12 @@ fn rows(table: &str) -> &'static str {
              depends on an earlier one"
         }
         "lyapunov" => "one row for each trial, training step, example and Lyapunov exponent",
+        "gates" => "one row for each trial, training step, layer, direction and gate",
+        "attention" => "one row for each trial, training step, layer and head",
+        "attention_profiles" => {
+            "one row for each trial, training step, layer, head, and range of distances or of numbers \
+             of visible keys"
+        }
         "throughput" => "one row for each trial and phase",
         "lengths" => "one row for each trial and length it was evaluated at",
         "curve_timings" => "one row for each trial and evaluated step; nothing but clock times",

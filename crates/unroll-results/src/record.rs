@@ -95,6 +95,10 @@ pub struct TrialRecord {
     pub gradient: Vec<GradientPoint>,
     /// Jacobians of the recurrent state, and Lyapunov exponents.
     pub jacobians: Vec<StateJacobian>,
+    /// How open gates stand.
+    pub gates: Vec<GateStatistics>,
+    /// What attention looks at.
+    pub attention: Vec<AttentionHead>,
     /// What theory says of the gradient before training.
     pub theory: Vec<Theory>,
     /// Hashes of the weights during training.
@@ -128,6 +132,7 @@ impl TrialRecord {
         let results = (
             (&record.id, &record.cell.form, &record.status, &record.cost, &record.quality),
             (&record.curve, &record.other_lengths, &record.gradient, &record.jacobians),
+            (&record.gates, &record.attention),
             (&record.theory, &record.trace, &record.throughput),
         );
         canonical::hash(&results)

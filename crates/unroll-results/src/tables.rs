@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use polars::prelude::*;
 
 use crate::decay::{Decay, Reach, reaches};
-use crate::record::{BaselineValue, Better, Quality, Status, TrialRecord};
+use crate::record::{
+    BaselineValue, Better, DistanceWeight, Quality, Status, TrialRecord, VisibleEntropy,
+};
 use crate::summary::initial_input;
 use crate::{Error, Result, files};
 
@@ -29,6 +31,12 @@ pub struct Tables {
     pub jacobians: DataFrame,
     /// One row for each trial, training step, example and Lyapunov exponent.
     pub lyapunov: DataFrame,
+    /// One row for each trial, training step, layer, direction and gate.
+    pub gates: DataFrame,
+    /// One row for each trial, training step, layer and attention head.
+    pub attention: DataFrame,
+    /// The heads' weights by distance and entropy by number of keys.
+    pub attention_profiles: DataFrame,
     /// One row for each trial and phase.
     pub throughput: DataFrame,
     /// One row for each trial and length it was evaluated at.
@@ -55,6 +63,9 @@ impl Tables {
             decays: table("decays", decays(records))?,
             jacobians: table("jacobians", jacobians(records))?,
             lyapunov: table("lyapunov", lyapunov(records))?,
+            gates: table("gates", gates(records))?,
+            attention: table("attention", attention(records))?,
+            attention_profiles: table("attention_profiles", attention_profiles(records))?,
             throughput: table("throughput", throughput(records))?,
             lengths: table("lengths", lengths(records))?,
             curve_timings: table("curve_timings", curve_timings(records))?,
@@ -71,6 +82,9 @@ impl Tables {
             ("decays", &self.decays),
             ("jacobians", &self.jacobians),
             ("lyapunov", &self.lyapunov),
+            ("gates", &self.gates),
+            ("attention", &self.attention),
+            ("attention_profiles", &self.attention_profiles),
             ("throughput", &self.throughput),
             ("lengths", &self.lengths),
             ("curve_timings", &self.curve_timings),
@@ -352,6 +366,99 @@ fn lyapunov(records: &[TrialRecord]) -> PolarsResult<DataFrame> {
     frame(rows.len(), columns)
 }
 
+fn gates(records: &[TrialRecord]) -> PolarsResult<DataFrame> {
+    let rows = flattened(records, |record| &record.gates);
+    let mut columns = keys(&rows, |row| row.0);
+    columns.extend([
+        column("step", &rows, |(_, gate)| gate.step),
+        column("layer", &rows, |(_, gate)| gate.layer as u64),
+        column("direction", &rows, |(_, gate)| gate.direction.clone()),
+        column("gate", &rows, |(_, gate)| gate.gate.clone()),
+        column("mean", &rows, |(_, gate)| gate.mean),
+        column("standard_deviation", &rows, |(_, gate)| gate.standard_deviation),
+        column("q10", &rows, |(_, gate)| gate.quantiles[0]),
+        column("q50", &rows, |(_, gate)| gate.quantiles[1]),
+        column("q90", &rows, |(_, gate)| gate.quantiles[2]),
+        column("closed", &rows, |(_, gate)| gate.closed),
+        column("open", &rows, |(_, gate)| gate.open),
+        column("saturated", &rows, |(_, gate)| gate.saturated),
+        column("forget_time_q10", &rows, |(_, gate)| gate.memory.map(|m| m.forget[0])),
+        column("forget_time_q50", &rows, |(_, gate)| gate.memory.map(|m| m.forget[1])),
+        column("forget_time_q90", &rows, |(_, gate)| gate.memory.map(|m| m.forget[2])),
+        column("decay_time_q10", &rows, |(_, gate)| gate.memory.map(|m| m.decay[0])),
+        column("decay_time_q50", &rows, |(_, gate)| gate.memory.map(|m| m.decay[1])),
+        column("decay_time_q90", &rows, |(_, gate)| gate.memory.map(|m| m.decay[2])),
+    ]);
+    frame(rows.len(), columns)
+}
+
+fn attention(records: &[TrialRecord]) -> PolarsResult<DataFrame> {
+    let rows = flattened(records, |record| &record.attention);
+    let mut columns = keys(&rows, |row| row.0);
+    columns.extend([
+        column("step", &rows, |(_, head)| head.step),
+        column("layer", &rows, |(_, head)| head.layer as u64),
+        column("head", &rows, |(_, head)| head.head as u64),
+        column("entropy", &rows, |(_, head)| head.entropy),
+        column("normalised_entropy", &rows, |(_, head)| head.normalised_entropy),
+        column("mean_distance", &rows, |(_, head)| head.mean_distance),
+        column("uniform_distance", &rows, |(_, head)| head.uniform_distance),
+    ]);
+    frame(rows.len(), columns)
+}
+
+/// A range of distances, or of numbers of visible keys.
+enum Range<'a> {
+    Distance(&'a DistanceWeight),
+    Visible(&'a VisibleEntropy),
+}
+
+fn attention_profiles(records: &[TrialRecord]) -> PolarsResult<DataFrame> {
+    let rows: Vec<_> = flattened(records, |record| &record.attention)
+        .into_iter()
+        .flat_map(|(record, head)| {
+            let distances = head.by_distance.iter().map(Range::Distance);
+            let ranges = distances.chain(head.by_visible.iter().map(Range::Visible));
+            ranges.map(move |range| (record, head, range))
+        })
+        .collect();
+    let mut columns = keys(&rows, |row| row.0);
+    let visible = |range: &Range<'_>, value: fn(&VisibleEntropy) -> f64| match range {
+        Range::Visible(entropy) => Some(value(entropy)),
+        Range::Distance(_) => None,
+    };
+    columns.extend([
+        column("step", &rows, |(_, head, _)| head.step),
+        column("layer", &rows, |(_, head, _)| head.layer as u64),
+        column("head", &rows, |(_, head, _)| head.head as u64),
+        column("by", &rows, |(.., range)| match range {
+            Range::Distance(_) => "distance",
+            Range::Visible(_) => "visible",
+        }),
+        column("first", &rows, |(.., range)| match range {
+            Range::Distance(weight) => weight.first as u64,
+            Range::Visible(entropy) => entropy.first as u64,
+        }),
+        column("last", &rows, |(.., range)| match range {
+            Range::Distance(weight) => weight.last as u64,
+            Range::Visible(entropy) => entropy.last as u64,
+        }),
+        column("weight", &rows, |(.., range)| match range {
+            Range::Distance(weight) => Some(weight.weight),
+            Range::Visible(_) => None,
+        }),
+        column("path_length", &rows, |(.., range)| match range {
+            Range::Distance(weight) => weight.path_length.map(|edges| edges as u64),
+            Range::Visible(_) => None,
+        }),
+        column("entropy", &rows, |(.., range)| visible(range, |entropy| entropy.entropy)),
+        column("normalised_entropy", &rows, |(.., range)| {
+            visible(range, |entropy| entropy.normalised_entropy)
+        }),
+    ]);
+    frame(rows.len(), columns)
+}
+
 fn throughput(records: &[TrialRecord]) -> PolarsResult<DataFrame> {
     let rows = flattened(records, |record| &record.throughput);
     let mut columns = keys(&rows, |row| row.0);
@@ -436,7 +543,7 @@ mod tests {
     fn rows_are_counted_and_missing_values_are_null() {
         let tables = Tables::from_records(&records()).unwrap();
         let heights: Vec<_> = tables.iter().map(|(_, frame)| frame.height()).collect();
-        assert_eq!(heights, [19, 17 * 3, 7, 1, 2, 3, 1, 17, 17 * 3, 19]);
+        assert_eq!(heights, [19, 17 * 3, 7, 1, 2, 3, 1, 1, 3, 1, 17, 17 * 3, 19]);
         let trials = &tables.trials;
         assert_eq!(trials.column("test").unwrap().null_count(), 2);
         assert_eq!(trials.column("message").unwrap().null_count(), 18);

@@ -62,6 +62,8 @@ pub(crate) fn quality(series: &str, length: usize, seed: u64, test: f64) -> Tria
         other_lengths: vec![LengthEvaluation { length: 2 * length, value: 2.0 * test, loss: test }],
         gradient: Vec::new(),
         jacobians: Vec::new(),
+        gates: Vec::new(),
+        attention: Vec::new(),
         theory: Vec::new(),
         trace: Some(Trace { every: 10, weights: vec!["0f".into(), "1e".into()] }),
         throughput: Vec::new(),
@@ -140,6 +142,33 @@ pub(crate) fn measured(series: &str, length: usize, seed: u64, device: &str) -> 
         steps: length,
         lyapunov: [-0.1, -0.4, f64::NEG_INFINITY].map(estimate).into(),
         points: [1, length].map(point).into(),
+    }];
+    record.gates = vec![GateStatistics {
+        step: 0,
+        layer: 0,
+        direction: "forward".into(),
+        gate: "update".into(),
+        mean: 0.5,
+        standard_deviation: 0.1,
+        quantiles: [0.4, 0.5, 0.6],
+        closed: Some(0.0),
+        open: Some(0.0),
+        saturated: None,
+        memory: Some(MemoryTimes { forget: [1.8, 2.0, f64::INFINITY], decay: [1.2, 1.4, 1.6] }),
+    }];
+    record.attention = vec![AttentionHead {
+        step: 0,
+        layer: 0,
+        head: 0,
+        entropy: Some(1.0),
+        normalised_entropy: Some(0.9),
+        mean_distance: Some(2.0),
+        uniform_distance: Some(3.0),
+        by_distance: vec![DistanceWeight { first: 0, last: 0, weight: 0.25, path_length: Some(0) }],
+        by_visible: vec![
+            VisibleEntropy { first: 2, last: 3, entropy: 0.6, normalised_entropy: 0.8 },
+            VisibleEntropy { first: 4, last: 7, entropy: 1.4, normalised_entropy: 0.9 },
+        ],
     }];
     record.throughput = vec![Throughput {
         phase: Phase::Forward,

@@ -232,7 +232,7 @@ mod tests {
                 "matched_by": "hidden_size", "axes": {},
             },
             "status": {"state": "finished"}, "cost": null, "quality": quality, "curve": [],
-            "other_lengths": [], "gradient": [], "jacobians": [], "theory": [], "trace": null,
+            "other_lengths": [], "gradient": [], "jacobians": [], "gates": [], "attention": [], "theory": [], "trace": null,
             "throughput": [],
             "timing": {"wall_s": 0.0, "train_s": 0.0, "seconds_to_threshold": null, "environment": ""},
         });

@@ -5,7 +5,8 @@ use unroll_core::Form;
 use unroll_probe::{Derivative, GradientLoss, JacobianMethod, JacobianOptions, TimingOptions};
 use unroll_results::TrialRecord;
 use unroll_results::record::{
-    Estimate, GradientOf, GradientPoint, JacobianPoint, Phase, StateJacobian, Throughput,
+    AttentionHead, DistanceWeight, Estimate, GateStatistics, GradientOf, GradientPoint,
+    JacobianPoint, MemoryTimes, Phase, StateJacobian, Throughput, VisibleEntropy,
 };
 use unroll_tasks::{Batch, Split, Task};
 use unroll_train::{TaskModel, TrainConfig};
@@ -20,6 +21,10 @@ pub struct Measured {
     pub gradient: Vec<GradientPoint>,
     /// Jacobians of the recurrent state.
     pub jacobians: Vec<StateJacobian>,
+    /// Gates.
+    pub gates: Vec<GateStatistics>,
+    /// Attention weights.
+    pub attention: Vec<AttentionHead>,
 }
 
 impl Measured {
@@ -40,7 +45,20 @@ impl Measured {
         if let Some(batch) = examples(settings.examples) {
             self.gradient.extend(gradient(model, &batch, step)?);
         }
-        if let Some(settings) = settings.jacobian.as_ref().filter(|_| thorough)
+        if !thorough {
+            return Ok(());
+        }
+        if settings.gates
+            && let Some(batch) = examples(settings.examples)
+        {
+            self.gates.extend(gates(model, &batch, step)?);
+        }
+        if settings.attention_examples > 0
+            && let Some(batch) = examples(settings.attention_examples)
+        {
+            self.attention.extend(attention(model, &batch, step)?);
+        }
+        if let Some(settings) = &settings.jacobian
             && let Some(batch) = examples(settings.examples)
         {
             self.jacobians.extend(jacobians(model, task, &batch, settings, step)?);
@@ -52,6 +70,8 @@ impl Measured {
     pub fn copy_to(&self, record: &mut TrialRecord) {
         record.gradient.clone_from(&self.gradient);
         record.jacobians.clone_from(&self.jacobians);
+        record.gates.clone_from(&self.gates);
+        record.attention.clone_from(&self.attention);
     }
 }
 
@@ -77,6 +97,67 @@ fn gradient(
         ln_quantiles: point.ln_quantiles,
     });
     Ok(points.collect())
+}
+
+/// Nothing for models without gates.
+fn gates(model: &TaskModel, batch: &Batch, step: u64) -> unroll_probe::Result<Vec<GateStatistics>> {
+    let measured = unroll_probe::gate_statistics_of_task(model, batch)?;
+    let gates = measured.into_iter().map(|gate| GateStatistics {
+        step,
+        layer: gate.layer,
+        direction: gate.direction.name().to_owned(),
+        gate: gate.gate.name().to_owned(),
+        mean: gate.mean,
+        standard_deviation: gate.standard_deviation,
+        quantiles: gate.quantiles,
+        closed: gate.closed,
+        open: gate.open,
+        saturated: gate.saturated,
+        memory: gate.memory.map(|memory| MemoryTimes {
+            forget: memory.forget_quantiles(),
+            decay: memory.decay_quantiles(),
+        }),
+    });
+    Ok(gates.collect())
+}
+
+/// Nothing for models without attention.
+fn attention(
+    model: &TaskModel,
+    batch: &Batch,
+    step: u64,
+) -> unroll_probe::Result<Vec<AttentionHead>> {
+    let measured = unroll_probe::attention_profile_of_task(model, batch)?;
+    let heads = measured.into_iter().map(|profile| AttentionHead {
+        step,
+        layer: profile.layer,
+        head: profile.head,
+        entropy: profile.entropy,
+        normalised_entropy: profile.normalised_entropy,
+        mean_distance: profile.mean_distance,
+        uniform_distance: profile.uniform_distance,
+        by_distance: profile
+            .by_distance
+            .iter()
+            .map(|weight| DistanceWeight {
+                first: weight.first,
+                last: weight.last,
+                weight: weight.mean_weight,
+                path_length: model.body().path_length(weight.first),
+            })
+            .collect(),
+        by_visible: profile
+            .by_visible
+            .iter()
+            .map(|entropy| VisibleEntropy {
+                first: entropy.first,
+                last: entropy.last,
+                entropy: entropy.entropy,
+                normalised_entropy: entropy.normalised_entropy,
+            })
+            .collect(),
+    });
+    Ok(heads.collect())
 }
 
 /// Nothing for models that have no state of fixed size.

@@ -126,6 +126,8 @@ fn empty(trial: &Trial) -> TrialRecord {
         other_lengths: Vec::new(),
         gradient: Vec::new(),
         jacobians: Vec::new(),
+        gates: Vec::new(),
+        attention: Vec::new(),
         theory: theory::of(&trial.spec),
         trace: None,
         throughput: Vec::new(),

@@ -5,8 +5,8 @@ use unroll_core::model::{last_step, unroll_steps};
 use unroll_core::parameters::Role;
 use unroll_core::probe::ProbeLayout;
 use unroll_core::{
-    BuildContext, Cost, Form, ForwardArgs, ForwardOutput, Lengths, Mode, ModelConfig, ParameterSet,
-    Result, SequenceModel, State, StateTensor, ops,
+    AttentionLayout, BuildContext, Cost, Form, ForwardArgs, ForwardOutput, Lengths, Mode,
+    ModelConfig, ParameterSet, Result, SequenceModel, State, StateTensor, Visibility, ops,
 };
 
 use super::config::{Combine, Query, RecurrentAttentionConfig, STATE_BLOCK, Score};
@@ -312,6 +312,7 @@ impl SequenceModel for RecurrentAttention {
             output,
             state: state_after(tensors, counts, args.lengths, has_positions, dtype, device)?,
             attention: read.weights.into_iter().collect(),
+            gates: base.gates,
             form: base.form,
         })
     }
@@ -326,6 +327,8 @@ impl SequenceModel for RecurrentAttention {
             return last_step(&self.forward(args)?.output, args.lengths);
         }
         args.dims(self.config.input_size)?;
+        // Nobody would see the gates.
+        let args = &ForwardArgs { gates: false, ..*args };
         let states = self.base_forward(args)?.output;
         let last = last_step(&states, args.lengths)?.unsqueeze(1)?;
         let context = self.read_last(&states, &last, args.lengths, args.state, args.form)?;
@@ -334,6 +337,26 @@ impl SequenceModel for RecurrentAttention {
 
     fn probe_layout(&self) -> ProbeLayout {
         self.base.probe_layout()
+    }
+
+    fn attention_layout(&self) -> Option<AttentionLayout> {
+        Some(match self.config.self_attention() {
+            Some(layer) => layer.layout(1),
+            None => {
+                AttentionLayout { layers: 1, heads: 1, visibility: self.config.pattern().into() }
+            }
+        })
+    }
+
+    /// The shorter of two ways: by state transitions alone, or by one read of the attention as far back
+    /// as it sees, and transitions for what is left.
+    fn path_length(&self, distance: usize) -> Option<usize> {
+        let seen = match self.attention_layout().map(|layout| layout.visibility) {
+            Some(Visibility::Window(window)) => distance.min(window.saturating_sub(1)),
+            _ => distance,
+        };
+        let read = if seen > 0 { 1 + (distance - seen) } else { distance };
+        Some(distance.min(read))
     }
 
     fn cost(&self, batch: usize, seq_len: usize) -> Cost {

@@ -59,6 +59,8 @@ pub(crate) fn blank(
         other_lengths: Vec::new(),
         gradient: Vec::new(),
         jacobians: Vec::new(),
+        gates: Vec::new(),
+        attention: Vec::new(),
         theory: Vec::new(),
         trace: None,
         throughput: Vec::new(),

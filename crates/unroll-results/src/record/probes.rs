@@ -1,4 +1,4 @@
-//! What probes measure of a model: gradient norms, Jacobians.
+//! What probes measure of a model: gradient norms, Jacobians, gates, attention.
 
 use serde::{Deserialize, Serialize};
 
@@ -179,4 +179,92 @@ pub struct JacobianPoint {
     pub ln_smallest: Option<f64>,
     /// `ln |det| / k`, nats per step.
     pub log_det_rate: Estimate,
+}
+
+/// One gate of one layer over examples, steps and units.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GateStatistics {
+    /// Training steps done before measuring: 0 is at initialisation.
+    pub step: u64,
+    /// Layer, 0 is the lowest.
+    pub layer: usize,
+    /// `forward` or `reverse`.
+    pub direction: String,
+    /// `forget`, `update`, ...
+    pub gate: String,
+    /// Mean value.
+    pub mean: f64,
+    /// Standard deviation of the values.
+    pub standard_deviation: f64,
+    /// Quantiles of the values: 0.1, 0.5, 0.9.
+    pub quantiles: [f64; 3],
+    /// Fraction of a sigmoid gate's values below 0.1.
+    pub closed: Option<f64>,
+    /// Fraction of a sigmoid gate's values above 0.9.
+    pub open: Option<f64>,
+    /// Fraction of a tanh candidate's values larger than 0.9 in size.
+    pub saturated: Option<f64>,
+    /// How long units remember, for the gate that keeps their state.
+    pub memory: Option<MemoryTimes>,
+}
+
+/// How long units remember, in steps: quantiles 0.1, 0.5, 0.9 over units.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct MemoryTimes {
+    /// `1 / (1 - E f)`.
+    #[serde(with = "crate::number::array")]
+    pub forget: [f64; 3],
+    /// `-1 / E ln f`.
+    #[serde(with = "crate::number::array")]
+    pub decay: [f64; 3],
+}
+
+/// What one attention head looks at.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AttentionHead {
+    /// Training steps done before measuring: 0 is at initialisation.
+    pub step: u64,
+    /// Layer among those with attention, 0 is the lowest.
+    pub layer: usize,
+    /// Head of the layer.
+    pub head: usize,
+    /// Mean entropy of the weights, nats; `None` where weights are no distribution.
+    pub entropy: Option<f64>,
+    /// Mean of the entropy over `ln n` of `n` visible keys, from 0 to 1.
+    pub normalised_entropy: Option<f64>,
+    /// Mean attended distance, steps.
+    pub mean_distance: Option<f64>,
+    /// What that would be if all keys weighed alike.
+    pub uniform_distance: Option<f64>,
+    /// Weight by distance, the nearest first.
+    pub by_distance: Vec<DistanceWeight>,
+    /// Entropy by number of visible keys.
+    pub by_visible: Vec<VisibleEntropy>,
+}
+
+/// The mean weight of keys at `first..=last` steps.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct DistanceWeight {
+    /// Smallest distance, steps.
+    pub first: usize,
+    /// Largest distance.
+    pub last: usize,
+    /// Mean weight.
+    pub weight: f64,
+    /// Fewest edges along time between input and output at the smallest distance, over the whole
+    /// model; `None` when there is no way.
+    pub path_length: Option<usize>,
+}
+
+/// The mean entropy of queries that see `first..=last` keys.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct VisibleEntropy {
+    /// Smallest number of visible keys.
+    pub first: usize,
+    /// Largest.
+    pub last: usize,
+    /// Mean entropy, nats.
+    pub entropy: f64,
+    /// Mean entropy over `ln n`.
+    pub normalised_entropy: f64,
 }

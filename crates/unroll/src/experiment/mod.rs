@@ -240,6 +240,10 @@ pub struct GradientSettings {
     pub at_steps: Vec<u64>,
     /// Jacobians and Lyapunov exponents of recurrent states; `None` is not measured.
     pub jacobian: Option<JacobianSettings>,
+    /// Whether the gates of recurrent layers are looked at: before and after training and at `at_steps`.
+    pub gates: bool,
+    /// Sequences whose attention weights are looked at then; 0 is none.
+    pub attention_examples: usize,
 }
 
 /// How Jacobians of recurrent states are measured: before and after training and at `at_steps`. Models
@@ -271,6 +275,8 @@ impl Default for GradientSettings {
             every: 0,
             at_steps: Vec::new(),
             jacobian: None,
+            gates: true,
+            attention_examples: 1,
         }
     }
 }
