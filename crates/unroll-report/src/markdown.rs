@@ -153,6 +153,21 @@ fn task_section(text: &mut String, summary: &Summary, task: &str) {
          whole state over the distance beside it, a lower bound where random probes estimate it.",
         &rows::dynamics(summary, task),
     );
+    titled_table(
+        text,
+        "Gates",
+        "Medians over seeds. A sigmoid gate is closed below 0.1 and open above 0.9, a candidate saturated \
+         beyond 0.9 in size. The forget time `1 / (1 - f)` in steps is that of the gate that keeps the \
+         state, with the quantiles over units.",
+        &rows::gates(summary, task),
+    );
+    titled_table(
+        text,
+        "Attention",
+        "Over heads and seeds: the entropy of the weights as a share of that of uniform weights, and the \
+         mean distance in steps that is attended to, beside that of uniform weights.",
+        &rows::attention(summary, task),
+    );
     if let Some(group) = summary.horizons.iter().find(|group| group.task == task) {
         let mut words = "Before any training, at the longest length: the distance at which ∂L/∂x has \
                          fallen to 1 % (by the fitted rate where it is beyond the length), and that \

@@ -264,6 +264,72 @@ pub(crate) fn dynamics(summary: &Summary, task: &str) -> Rows {
     rows
 }
 
+/// A task's gates.
+pub(crate) fn gates(summary: &Summary, task: &str) -> Rows {
+    let mut rows = Rows::new(&[
+        ("series", false),
+        ("length", true),
+        ("at", false),
+        ("layer", false),
+        ("gate", false),
+        ("mean [min..max]", false),
+        ("closed", true),
+        ("open", true),
+        ("saturated", true),
+        ("forget time [10 %..90 % of units]", true),
+    ]);
+    let percent =
+        |share: Option<f64>| share.map_or_else(dash, |share| format!("{:.0} %", 100.0 * share));
+    for group in summary.gates.iter().filter(|group| group.task == task) {
+        let layer = match group.direction.as_str() {
+            "forward" => group.layer.to_string(),
+            direction => format!("{}, {direction}", group.layer),
+        };
+        rows.rows.push(vec![
+            group.series.clone(),
+            group.length.to_string(),
+            group.moment.short_name(),
+            layer,
+            group.gate.clone(),
+            group.mean.as_ref().map_or_else(dash, range),
+            percent(group.closed),
+            percent(group.open),
+            percent(group.saturated),
+            group.forget_time.map_or_else(dash, |[low, middle, high]| {
+                format!("{} [{}..{}]", significant(middle), significant(low), significant(high))
+            }),
+        ]);
+    }
+    rows
+}
+
+/// A task's attention layers.
+pub(crate) fn attention(summary: &Summary, task: &str) -> Rows {
+    let mut rows = Rows::new(&[
+        ("series", false),
+        ("length", true),
+        ("at", false),
+        ("layer", true),
+        ("heads", true),
+        ("entropy of uniform [min..max]", false),
+        ("attended distance [min..max]", false),
+        ("if uniform", true),
+    ]);
+    for group in summary.attention.iter().filter(|group| group.task == task) {
+        rows.rows.push(vec![
+            group.series.clone(),
+            group.length.to_string(),
+            group.moment.short_name(),
+            group.layer.to_string(),
+            group.heads.to_string(),
+            group.normalised_entropy.as_ref().map_or_else(dash, range),
+            group.mean_distance.as_ref().map_or_else(dash, range),
+            group.uniform_distance.map_or_else(dash, significant),
+        ]);
+    }
+    rows
+}
+
 /// A number given by its natural logarithm, whatever its size: `3.1e-2000`.
 fn power_of_ten(ln: f64) -> String {
     let decimal = ln * std::f64::consts::LOG10_E;

@@ -8,6 +8,7 @@ mod curves;
 mod dynamics;
 mod gradients;
 mod horizon;
+mod inside;
 mod quality;
 mod setting;
 mod throughput;
@@ -17,6 +18,7 @@ pub use dynamics::{DynamicsGroup, DynamicsPoint};
 pub use gradients::{GradientBand, GradientGroup, Moment, OverSeeds, median_horizon};
 pub(crate) use horizon::initial_input;
 pub use horizon::{Agreement, HorizonGroup, HorizonPoint};
+pub use inside::{AttentionGroup, GateGroup};
 pub use quality::{LengthGroup, QualityGroup, SeedValue, Verdict};
 pub use setting::{Failure, SeriesInfo, Setting};
 pub use throughput::ThroughputGroup;
@@ -42,6 +44,10 @@ pub struct Summary {
     pub gradients: Vec<GradientGroup>,
     /// Jacobians of recurrent states, and Lyapunov exponents.
     pub dynamics: Vec<DynamicsGroup>,
+    /// Gates.
+    pub gates: Vec<GateGroup>,
+    /// Attention weights.
+    pub attention: Vec<AttentionGroup>,
     /// How far back gradients reach at initialisation beside what was learned, one for each task.
     pub horizons: Vec<HorizonGroup>,
     /// Times and memory.
@@ -63,6 +69,8 @@ impl Summary {
             curves: curves::groups(&index),
             gradients: gradients::groups(&index),
             dynamics: dynamics::groups(&index),
+            gates: inside::gates(&index),
+            attention: inside::attention(&index),
             horizons: horizon::groups(&index),
             throughput: throughput::groups(&index),
             failures: setting::failures(&index),
