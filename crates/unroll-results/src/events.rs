@@ -134,6 +134,14 @@ impl EventLog {
             file.sync_data().ok();
         }
     }
+
+    /// Says to other processes that this one makes no more files, before it is gone: of several that
+    /// leave at the same time, the last one to say so sees that it is alone.
+    pub fn leave(&self) {
+        let file = self.file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // Where there are no locks nobody has seen one.
+        file.unlock().ok();
+    }
 }
 
 /// A log read back.

@@ -411,6 +411,7 @@ impl Folder {
 
     fn leave(&self, code: u8) -> Result<(), RunError> {
         self.log.append(Event::Ended { code });
+        self.log.leave();
         // Empty folders say nothing; those who need one make it.
         if !events::others_live(&self.dir, self.log.process())? {
             for folder in [layout::CLAIMS, layout::CHECKPOINTS] {

@@ -60,11 +60,14 @@ pub struct AttentionGroup {
     pub uniform_distance: Option<f64>,
 }
 
+/// Moment, layer, direction, gate.
+type GateId<'a> = (Moment, usize, &'a str, &'a str);
+
 pub(super) fn gates(index: &Index<'_>) -> Vec<GateGroup> {
     let mut found = Vec::new();
     for (key, trials) in index.groups(|record| !record.gates.is_empty()) {
         // In the order of the cell's gates, not of the alphabet.
-        let mut groups: Vec<((Moment, usize, &str, &str), Vec<&GateStatistics>)> = Vec::new();
+        let mut groups: Vec<(GateId<'_>, Vec<&GateStatistics>)> = Vec::new();
         for trial in &trials {
             for gate in &trial.gates {
                 let moment = moment_of(trial, gate.step);
@@ -135,7 +138,6 @@ pub(super) fn attention(index: &Index<'_>) -> Vec<AttentionGroup> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::{Summary, testing};
 
     #[test]

@@ -56,7 +56,7 @@ impl CaseFile {
     pub fn read(path: &Path) -> Result<Self, PlanError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| PlanError::Read { path: path.display().to_string(), source })?;
-        Ok(Self::of(Document::parse(path, text)?)?)
+        Ok(Self::of(&Document::parse(path, text)?)?)
     }
 
     /// Cases that come with the program.
@@ -64,10 +64,10 @@ impl CaseFile {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn parse(name: &str, text: &str) -> Result<Self, Box<SourceError>> {
-        Self::of(Document::parse(Path::new(name), text.to_owned())?)
+        Self::of(&Document::parse(Path::new(name), text.to_owned())?)
     }
 
-    fn of(document: Document) -> Result<Self, Box<SourceError>> {
+    fn of(document: &Document) -> Result<Self, Box<SourceError>> {
         let file: Self = document.deserialize(document.tree())?;
         let at =
             |index: usize, key: &str| vec!["case".to_owned(), index.to_string(), key.to_owned()];
