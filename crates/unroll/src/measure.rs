@@ -27,41 +27,58 @@ pub struct Measured {
     pub attention: Vec<AttentionHead>,
 }
 
+/// The first examples of a task's test split, which measurements look at. Drawing the whole split
+/// for each would cost more than the measurement.
+#[derive(Debug)]
+pub struct Examples<'a> {
+    settings: &'a GradientSettings,
+    gradient: Option<Batch>,
+    attention: Option<Batch>,
+    jacobian: Option<Batch>,
+}
+
+impl<'a> Examples<'a> {
+    /// As many as the settings ask for.
+    pub fn of(task: &dyn Task, settings: &'a GradientSettings) -> Self {
+        let first = |count: usize| {
+            let batch = || task.evaluation(Split::Test, count).into_iter().next();
+            if count > 0 { batch() } else { None }
+        };
+        Self {
+            settings,
+            gradient: first(settings.examples),
+            attention: first(settings.attention_examples),
+            jacobian: first(settings.jacobian.as_ref().map_or(0, |jacobian| jacobian.examples)),
+        }
+    }
+}
+
 impl Measured {
-    /// Measures a float64 model on the first test examples, after `step` training steps. `thorough`:
-    /// also what takes longer.
+    /// Measures a float64 model after `step` training steps. `thorough`: also what takes longer.
     ///
     /// # Errors
     /// When the model cannot run.
     pub fn add(
         &mut self,
         model: &TaskModel,
-        task: &dyn Task,
-        settings: &GradientSettings,
+        examples: &Examples<'_>,
         step: u64,
         thorough: bool,
     ) -> unroll_probe::Result<()> {
-        let examples = |count| task.evaluation(Split::Test, count).into_iter().next();
-        if let Some(batch) = examples(settings.examples) {
-            self.gradient.extend(gradient(model, &batch, step)?);
+        let settings = examples.settings;
+        if let Some(batch) = &examples.gradient {
+            self.gradient.extend(gradient(model, batch, step)?);
+            if thorough && settings.gates {
+                self.gates.extend(gates(model, batch, step)?);
+            }
         }
-        if !thorough {
-            return Ok(());
+        if let Some(batch) = examples.attention.as_ref().filter(|_| thorough) {
+            self.attention.extend(attention(model, batch, step)?);
         }
-        if settings.gates
-            && let Some(batch) = examples(settings.examples)
+        if let (Some(batch), Some(settings)) = (&examples.jacobian, &settings.jacobian)
+            && thorough
         {
-            self.gates.extend(gates(model, &batch, step)?);
-        }
-        if settings.attention_examples > 0
-            && let Some(batch) = examples(settings.attention_examples)
-        {
-            self.attention.extend(attention(model, &batch, step)?);
-        }
-        if let Some(settings) = &settings.jacobian
-            && let Some(batch) = examples(settings.examples)
-        {
-            self.jacobians.extend(jacobians(model, task, &batch, settings, step)?);
+            self.jacobians.extend(jacobians(model, batch, settings, step)?);
         }
         Ok(())
     }
@@ -163,12 +180,11 @@ fn attention(
 /// Nothing for models that have no state of fixed size.
 fn jacobians(
     model: &TaskModel,
-    task: &dyn Task,
     batch: &Batch,
     settings: &JacobianSettings,
     step: u64,
 ) -> unroll_probe::Result<Vec<StateJacobian>> {
-    let longest = task.seq_len();
+    let longest = batch.seq_len;
     let powers = std::iter::successors(Some(1usize), |distance| distance.checked_mul(2));
     let mut distances: Vec<usize> = powers.take_while(|&distance| distance < longest).collect();
     distances.push(longest);

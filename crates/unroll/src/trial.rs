@@ -16,8 +16,8 @@ use unroll_tasks::{Split, Task, TaskRequest};
 use unroll_train::{Ending, TaskModel, TrainConfig, TrainOutcome, Trainer};
 
 use crate::checkpoint::Checkpoints;
-use crate::experiment::{GradientSettings, Trial, TrialSpec};
-use crate::measure::{self, Measured};
+use crate::experiment::{Trial, TrialSpec};
+use crate::measure::{self, Examples, Measured};
 use crate::progress::Progress;
 use crate::theory;
 
@@ -178,7 +178,8 @@ impl Runner<'_> {
             TrialKind::Gradient => {
                 self.surroundings.progress.started(self.trial, 0);
                 if let Some(settings) = &self.spec.gradient {
-                    self.measured.add(&model, task.as_ref(), settings, 0, true)?;
+                    let examples = Examples::of(task.as_ref(), settings);
+                    self.measured.add(&model, &examples, 0, true)?;
                     self.measured.copy_to(record);
                 }
                 Ok(Ran::ToItsEnd)
@@ -237,8 +238,11 @@ impl Runner<'_> {
             self.measured = begun.measured;
         }
         progress.started(self.trial, trainer.step());
+        let settings = self.spec.gradient.as_ref();
+        let examples = settings.map(|settings| Examples::of(task, settings));
+        let examples = examples.as_ref();
         if trainer.step() == 0 {
-            self.measure_if_due(model, task, 0)?;
+            self.measure_if_due(model, task, examples, 0)?;
         }
         let every = checkpoints.map(Checkpoints::every);
         loop {
@@ -250,7 +254,7 @@ impl Runner<'_> {
                     None => String::new(),
                 };
                 progress.advanced(self.trial, at.step, at.steps, &note);
-                if let Err(error) = self.measure_if_due(model, task, at.step) {
+                if let Err(error) = self.measure_if_due(model, task, examples, at.step) {
                     failed = Some(error);
                     return ControlFlow::Break(());
                 }
@@ -273,10 +277,16 @@ impl Runner<'_> {
     }
 
     /// Measures a model in training, if the experiment wants it after this many steps.
-    fn measure_if_due(&mut self, model: &TaskModel, task: &dyn Task, step: u64) -> Result<()> {
-        match &self.spec.gradient {
-            Some(settings) if settings.is_due(step) => {
-                self.measure(model, task, settings, step, settings.is_thorough(step))
+    fn measure_if_due(
+        &mut self,
+        model: &TaskModel,
+        task: &dyn Task,
+        examples: Option<&Examples<'_>>,
+        step: u64,
+    ) -> Result<()> {
+        match (&self.spec.gradient, examples) {
+            (Some(settings), Some(examples)) if settings.is_due(step) => {
+                self.measure(model, task, examples, step, settings.is_thorough(step))
             }
             _ => Ok(()),
         }
@@ -286,12 +296,12 @@ impl Runner<'_> {
         &mut self,
         model: &TaskModel,
         task: &dyn Task,
-        settings: &GradientSettings,
+        examples: &Examples<'_>,
         step: u64,
         thorough: bool,
     ) -> Result<()> {
         let twin = unroll_probe::f64_twin(task, self.architecture()?, &self.spec.options, model)?;
-        Ok(self.measured.add(&twin, task, settings, step, thorough)?)
+        Ok(self.measured.add(&twin, examples, step, thorough)?)
     }
 
     /// Puts the trial down when somebody asked for it: the steps done, if so.
@@ -407,7 +417,7 @@ impl Runner<'_> {
             && settings.after_training
             && !settings.is_due(outcome.steps)
         {
-            self.measure(model, task, settings, outcome.steps, true)?;
+            self.measure(model, task, &Examples::of(task, settings), outcome.steps, true)?;
         }
         self.measured.copy_to(record);
         Ok(Ran::ToItsEnd)

@@ -1,0 +1,262 @@
+//! Comparisons, counts and gates from outside.
+
+#![allow(missing_docs)]
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+use assert_cmd::cargo::cargo_bin;
+use predicates::prelude::*;
+use serde_json::Value;
+
+const CASES: &str = r#"
+[[case]]
+arch = "gru"
+batch = 1
+seq_len = 4
+hidden = 8
+
+[[case]]
+arch = "mha"
+mode = "infer"
+batch = 1
+seq_len = 4
+hidden = 8
+heads = 2
+"#;
+
+fn unroll() -> Command {
+    let mut command = Command::cargo_bin("unroll").unwrap();
+    command.env("NO_COLOR", "1");
+    command
+}
+
+/// A program that answers every benchmark with this text.
+fn program(dir: &Path, name: &str, answer: &str) -> PathBuf {
+    let path = dir.join(name);
+    std::fs::write(&path, format!("#!/bin/sh\n{answer}\n")).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+fn cases(dir: &Path) -> PathBuf {
+    let path = dir.join("cases.toml");
+    std::fs::write(&path, CASES).unwrap();
+    path
+}
+
+fn schema() -> jsonschema::Validator {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/schemas/bench-ab.schema.json");
+    let text = std::fs::read_to_string(path).unwrap();
+    jsonschema::validator_for(&serde_json::from_str(&text).unwrap()).unwrap()
+}
+
+#[test]
+fn a_program_is_not_slower_than_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let this = cargo_bin("unroll");
+    let file = |name: &str| dir.path().join(name);
+    let output = unroll()
+        .args(["bench", "ab"])
+        .args([&this, &this])
+        .args(["--blocks", "3", "--seconds", "0.001", "--json", "--cases"])
+        .arg(cases(dir.path()))
+        .arg("--markdown")
+        .arg(file("comment.md"))
+        .arg("--bmf")
+        .arg(file("bmf.json"))
+        .arg("--github-benchmark")
+        .arg(file("benchmark.json"))
+        .arg("--out")
+        .arg(file("verdict.json"))
+        .assert()
+        .code(predicate::in_iter([0, 4]));
+    let verdict: Value = serde_json::from_slice(&output.get_output().stdout).unwrap();
+    let errors: Vec<String> = schema().iter_errors(&verdict).map(|e| e.to_string()).collect();
+    assert!(errors.is_empty(), "{errors:?}");
+    let read = |name: &str| std::fs::read_to_string(file(name)).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&read("verdict.json")).unwrap(), verdict);
+    assert_eq!(verdict["cases"][0]["times"].as_array().unwrap().len(), 3);
+    for id in ["train/gru/B1-T4-H8", "infer/mha/B1-T4-H8"] {
+        assert!(read("comment.md").contains(id));
+        let bmf: Value = serde_json::from_str(&read("bmf.json")).unwrap();
+        assert!(bmf[id]["latency"]["value"].as_f64().unwrap() > 0.0);
+        let benchmark: Value = serde_json::from_str(&read("benchmark.json")).unwrap();
+        let entries = benchmark.as_array().unwrap();
+        assert!(entries.iter().any(|e| e["name"] == id && e["unit"] == "ms"));
+    }
+}
+
+/// Programs that say what they took: verdict and exit code follow from the numbers.
+#[test]
+fn verdicts_become_exit_codes() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = program(dir.path(), "base", r#"echo '{"min_s": 0.001, "median_s": 0.002}'"#);
+    for (name, seconds, median, options, code, word) in [
+        ("same", "0.001", "0.002", &[][..], 0, "same"),
+        ("slower", "0.0011", "0.002", &[], 3, "slower"),
+        ("faster", "0.0009", "0.002", &[], 0, "faster"),
+        // The fastest iteration is as fast, the median is not.
+        ("median", "0.001", "0.003", &["--median"], 3, "slower"),
+        // 10 % is no news when 20 % is asked for.
+        (
+            "tolerated",
+            "0.0011",
+            "0.002",
+            &["--least-effect", "20", "--same-within", "20"],
+            0,
+            "same",
+        ),
+    ] {
+        let answer = format!(r#"echo '{{"min_s": {seconds}, "median_s": {median}}}'"#);
+        let candidate = program(dir.path(), name, &answer);
+        unroll()
+            .args(["bench", "ab"])
+            .args([&base, &candidate])
+            .args(["--blocks", "3", "--filter", "train/gru", "--cases"])
+            .arg(cases(dir.path()))
+            .args(options)
+            .assert()
+            .code(code)
+            .stdout(predicate::str::contains(word));
+    }
+}
+
+#[test]
+fn noise_is_inconclusive_and_no_pass() {
+    let dir = tempfile::tempdir().unwrap();
+    // Takes 1, 2, 3, 1, 2, 3, ... ms.
+    let count = dir.path().join("count");
+    let answer = format!(
+        "n=$(cat {0} 2>/dev/null || echo 0); echo $((n + 1)) > {0}; \
+         echo \"{{\\\"min_s\\\": 0.00$((n % 3 + 1))}}\"",
+        count.display()
+    );
+    let noisy = program(dir.path(), "noisy", &answer);
+    unroll()
+        .args(["bench", "ab"])
+        .args([&noisy, &noisy])
+        .args(["--blocks", "3", "--filter", "train/gru", "--cases"])
+        .arg(cases(dir.path()))
+        .assert()
+        .code(4)
+        .stdout(predicate::str::contains("Inconclusive"));
+}
+
+#[test]
+fn programs_that_cannot_be_compared_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let this = cargo_bin("unroll");
+    let compare = |candidate: &Path| {
+        let mut command = unroll();
+        command.args(["bench", "ab"]).arg(&this).arg(candidate).args(["--blocks", "3"]);
+        command.args(["--seconds", "0.001", "--filter", "rnn"]).assert()
+    };
+    compare(Path::new("nowhere/unroll"))
+        .code(2)
+        .stderr(predicate::str::contains("nowhere/unroll").and(predicate::str::contains("git:")));
+    compare(&program(dir.path(), "broken", "echo out of order >&2; exit 9"))
+        .code(1)
+        .stderr(predicate::str::contains("out of order"));
+    compare(&program(dir.path(), "silent", "echo '{}'"))
+        .code(1)
+        .stderr(predicate::str::contains("min_s"));
+    unroll()
+        .args(["bench", "ab", "git:no-such-revision", "git:no-such-revision"])
+        .assert()
+        .code(2)
+        .stderr(predicate::str::contains("no-such-revision"));
+    unroll()
+        .args(["bench", "ab", "a", "b", "--filter", "no such case"])
+        .assert()
+        .code(2)
+        .stderr(predicate::str::contains("no case"));
+}
+
+#[test]
+fn instructions_are_held_to_limits() {
+    if std::process::Command::new("valgrind").arg("--version").output().is_err() {
+        eprintln!("skipped: there is no Valgrind");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("counts.toml");
+    std::fs::write(&file, CASES.split("[[case]]").take(2).collect::<Vec<_>>().join("[[case]]"))
+        .unwrap();
+    let count =
+        |options: &[&str]| unroll().args(["bench", "counts"]).arg(&file).args(options).assert();
+    count(&["--update"]).success();
+    let text = std::fs::read_to_string(&file).unwrap();
+    let limit: u64 = text
+        .lines()
+        .find_map(|line| line.strip_prefix("instructions = "))
+        .and_then(|number| number.parse().ok())
+        .unwrap();
+    assert!(limit > 1000, "{text}");
+    let output = count(&["--json"]).success();
+    let report: Value = serde_json::from_slice(&output.get_output().stdout).unwrap();
+    let again = report["cases"][0]["instructions"].as_f64().unwrap();
+    assert!((again / limit as f64 - 1.0).abs() < 0.01, "{again} after {limit}");
+    // A limit that is too low by 10 %.
+    let lower = text.replace(&limit.to_string(), &(limit * 9 / 10).to_string());
+    std::fs::write(&file, lower).unwrap();
+    count(&[]).code(3).stdout(predicate::str::contains("over the limit"));
+}
+
+const GATE: &str = r#"
+name = "gate"
+question = "Does it still learn?"
+measure = ["quality", "gradient"]
+
+[axes]
+task = ["adding"]
+length = [6]
+arch = ["gru"]
+seed = [0, 1]
+
+[model]
+hidden_size = 8
+
+[train]
+steps = 20
+eval_every = 10
+batch_size = 4
+
+[task.adding]
+eval_examples = 20
+"#;
+
+#[test]
+fn gates_hold_results_to_what_is_expected() {
+    let dir = tempfile::tempdir().unwrap();
+    let gate = |expectations: &str| {
+        let file = dir.path().join("gate.toml");
+        std::fs::write(&file, format!("{GATE}\n{expectations}")).unwrap();
+        let out = dir.path().join("out");
+        unroll().arg("gate").arg(file).arg("--out").arg(out).assert()
+    };
+    let expect = |text: &str| format!("[[expect]]\n{text}\n");
+    gate(&expect("measure = 'half_life'\nat_least = 0.5\nat_most = 5"))
+        .code(0)
+        .stdout(predicate::str::contains("met"));
+    gate(&expect("measure = 'test'\nat_most = 0.000001"))
+        .code(3)
+        .stdout(predicate::str::contains("MISSED"));
+    // One that is missed counts more than one that was not measured.
+    let absent = expect("measure = 'test'\nlength = 7\nat_most = 1");
+    gate(&absent).code(4).stdout(predicate::str::contains("no data"));
+    gate(&(absent + &expect("measure = 'solved'\nat_least = 1"))).code(3);
+    gate(&expect("measure = 'test'\nexactly = 1.5\non = 'another machine'"))
+        .code(0)
+        .stdout(predicate::str::contains("other machine"));
+    for (text, message) in [
+        ("measure = 'test'", "expects nothing"),
+        ("measure = 'test'\nexactly = 1.0", "belong together"),
+        ("measure = 'tset'\nat_most = 1", "tset"),
+        ("measure = 'test'\narch = 'gruu'\nat_most = 1", "did you mean `gru`?"),
+    ] {
+        gate(&expect(text)).code(2).stderr(predicate::str::contains(message));
+    }
+    gate("").code(2).stderr(predicate::str::contains("[[expect]]"));
+}
