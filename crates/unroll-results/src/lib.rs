@@ -11,6 +11,7 @@ pub mod claims;
 pub mod columns;
 pub mod compare;
 pub mod decay;
+pub mod decision;
 pub mod environment;
 mod error;
 pub mod events;
@@ -28,6 +29,7 @@ pub mod tables;
 #[cfg(test)]
 mod testing;
 
+pub use decision::Decisions;
 pub use environment::Environment;
 pub use error::{Error, Result};
 pub use manifest::{Manifest, PlannedTrial};
