@@ -6,6 +6,7 @@ use unroll_results::record::{GradientOf, Phase};
 use unroll_results::statistics::Interval;
 use unroll_results::summary::{Moment, median_horizon};
 
+use crate::decide::gain;
 use crate::document::Words;
 use crate::rows::{prefixed, significant};
 
@@ -14,7 +15,7 @@ const NAMES: usize = 4;
 
 /// The sentences; one that nothing was measured for is left out.
 pub(crate) fn sentences(summary: &Summary, decisions: &Decisions) -> Vec<Words> {
-    if let [] = decisions.cells[..] {
+    if decisions.cells.is_empty() {
         return without_quality(summary);
     }
     vec![best(decisions), sureness(decisions), cost(summary, decisions)]
@@ -152,8 +153,7 @@ fn sureness(decisions: &Decisions) -> Words {
     match needed.len() {
         0 => words.text("; no number of seeds up to 1,000 would decide them."),
         count => words.text(format!(
-            "; at the differences seen, half of {} of them would be decided with {} seeds (now {seeds}).",
-            count,
+            "; at the differences seen, half of them take up to {} seeds to decide (now {seeds}).",
             needed[count / 2].max(seeds + 1)
         )),
     }
@@ -178,7 +178,8 @@ fn sureness_of(cell: &Decision) -> Words {
     }
     if !equal.is_empty() {
         let names: Vec<String> = equal.iter().map(name).collect();
-        let start = if words.is_empty() { "It scores the same as " } else { "; it scores the same as " };
+        let start =
+            if words.is_empty() { "It scores the same as " } else { "; it scores the same as " };
         words =
             words.text(start).names(names.iter().map(String::as_str), NAMES).text(" in every run");
     }
@@ -227,23 +228,27 @@ fn cost(summary: &Summary, decisions: &Decisions) -> Words {
         if summary.throughput.is_empty() { "while it trained" } else { phase }.to_owned()
     };
     if let Some(speed) = winner.tokens_per_s {
-        words = words
-            .text(format!("On {} ", place(cell)))
-            .strong(&winner.series)
-            .text(format!(" trained {} tokens/s ({})", prefixed(speed), measured("training step")));
+        words = words.text(format!("On {} ", place(cell))).strong(&winner.series).text(format!(
+            " trained {} tokens/s ({})",
+            prefixed(speed),
+            measured("training step")
+        ));
+        let mut named: Vec<usize> = Vec::new();
         for choice in &cell.choices {
-            let other = &cell.candidates[choice.candidate];
+            if named.contains(&choice.candidate) {
+                continue;
+            }
+            named.push(choice.candidate);
+            let gains: Vec<String> = cell
+                .choices
+                .iter()
+                .filter(|other| other.candidate == choice.candidate)
+                .map(|c| format!("{} {}", significant(c.factor), gain(c.objective)))
+                .collect();
             words = words
                 .text("; ")
-                .strong(&other.series)
-                .text(format!(
-                    ", which is not shown to be worse, has {} times {}",
-                    significant(choice.factor),
-                    match choice.objective.name() {
-                        "tokens/s" => "the tokens/s".to_owned(),
-                        name => format!("less {name}"),
-                    }
-                ));
+                .strong(&cell.candidates[choice.candidate].series)
+                .text(format!(", which is not shown to be worse, has {}", gains.join(" and ")));
         }
         if cell.choices.is_empty() && cell.candidates.len() > 1 {
             words = words.text("; nothing that costs less is as good, as far as is known");
@@ -303,13 +308,9 @@ fn without_quality(summary: &Summary) -> Vec<Words> {
             .max_by(|a, b| a.tokens_per_s.median.total_cmp(&b.tokens_per_s.median));
         if let Some(group) = fastest {
             sentences.push(
-                Words::new()
-                    .text(format!("At length {length}, "))
-                    .strong(&group.series)
-                    .text(format!(
-                        " trains fastest: {} tokens/s.",
-                        prefixed(group.tokens_per_s.median)
-                    )),
+                Words::new().text(format!("At length {length}, ")).strong(&group.series).text(
+                    format!(" trains fastest: {} tokens/s.", prefixed(group.tokens_per_s.median)),
+                ),
             );
         }
     }

@@ -76,7 +76,11 @@ impl Words {
     }
 
     /// `a`, `a and b`, `a, b and c`, and how many more when there are more than `most`.
-    pub(crate) fn names<'a>(mut self, names: impl IntoIterator<Item = &'a str>, most: usize) -> Self {
+    pub(crate) fn names<'a>(
+        mut self,
+        names: impl IntoIterator<Item = &'a str>,
+        most: usize,
+    ) -> Self {
         let names: Vec<&str> = names.into_iter().collect();
         let shown = names.len().min(most);
         let others = names.len() - shown;

@@ -1,7 +1,7 @@
 //! One pair of axes with what is drawn between them.
 
 use super::axis::Axis;
-use super::canvas::{Align, Canvas, Color, Point};
+use super::canvas::{Align, Canvas, Color, Hit, Point, Tag};
 use super::font::text_width;
 use super::look::Look;
 
@@ -29,6 +29,10 @@ pub(crate) enum Layer {
     Diverged { at: Point, look: Look },
     /// A marker: a single value.
     Single { at: Point, look: Look },
+    /// A few words in the middle of a place: the value of a heat map's cell.
+    Written { at: Point, text: String, color: Color },
+    /// An upright bar beside rows that belong together.
+    Joint { at: f64, from: f64, to: f64 },
     /// A line across the panel at a value, labelled directly: a baseline or limit.
     Level { at: f64, label: String, dotted: bool },
     /// A dashed grey line through points, labelled at one of them: a baseline that is not constant.
@@ -94,18 +98,33 @@ impl Panel {
     }
 
     /// Draws the panel without its axis titles.
-    pub(super) fn draw(&self, canvas: &mut Canvas, frame: Frame) {
+    pub(super) fn draw(&self, canvas: &mut Canvas, frame: Frame, legend: &[(String, Look)]) {
+        let tag = |layer: &Layer| match layer {
+            Layer::Cell { .. } | Layer::Written { .. } => Tag::Fixed,
+            _ => layer
+                .look()
+                .and_then(|look| legend.iter().position(|(_, other)| *other == look))
+                .map_or(Tag::Frame, Tag::Series),
+        };
         self.draw_axes(canvas, frame);
         let before = canvas.marks.len();
         for layer in &self.layers {
             self.draw_level(canvas, frame, layer);
         }
         for layer in &self.layers {
+            canvas.tag = tag(layer);
             self.draw_area(canvas, frame, layer);
         }
         for layer in &self.layers {
+            canvas.tag = tag(layer);
             self.draw_line(canvas, frame, layer);
+            let series = match canvas.tag {
+                Tag::Series(place) => Some(place),
+                Tag::Frame | Tag::Fixed => None,
+            };
+            self.note_hits(canvas, frame, layer, series);
         }
+        canvas.tag = Tag::Frame;
         // Labels go where they cover least of what is drawn.
         let mut taken = places(canvas, before);
         for layer in &self.layers {
@@ -114,7 +133,7 @@ impl Panel {
                     let candidates = self.places_beside_level(frame, *at, label);
                     write_label(canvas, label, candidates, &mut taken);
                 }
-                Layer::Reference { points, label } => {
+                Layer::Reference { points, label } if !label.is_empty() => {
                     let candidates = self.places_beside_points(frame, points, label);
                     write_label(canvas, label, candidates, &mut taken);
                 }
@@ -252,7 +271,52 @@ impl Panel {
             }
             Layer::Diverged { at, look } => cross(canvas, self.at(frame, *at), look.color),
             Layer::Single { at, look } => look.mark(canvas, self.at(frame, *at), MARKER),
+            Layer::Joint { at, from, to } => {
+                let ends = [(*at, from - 0.25), (*at, to + 0.25)];
+                canvas.line(ends.map(|end| self.at(frame, end)).into(), 2.2, Color::GREY);
+            }
+            Layer::Written { at, text, color } => {
+                let (x, y) = self.at(frame, *at);
+                let place = (x, y + 0.35 * DIRECT_SIZE);
+                canvas.text(text, place, DIRECT_SIZE, *color, Align::Center);
+            }
             _ => {}
+        }
+    }
+
+    /// Notes the values that a layer shows.
+    fn note_hits(&self, canvas: &mut Canvas, frame: Frame, layer: &Layer, series: Option<usize>) {
+        /// Values of a line that a reader can ask for: as many as fit under a finger.
+        const MOST: usize = 48;
+        let points: Vec<Point> = match layer {
+            Layer::Line { points, .. } if points.len() > MOST => {
+                (0..MOST).map(|place| points[place * (points.len() - 1) / (MOST - 1)]).collect()
+            }
+            Layer::Line { points, .. } | Layer::Dots { points, .. } => points.clone(),
+            Layer::Single { at, .. } | Layer::Stroke { at, .. } | Layer::Written { at, .. } => {
+                vec![*at]
+            }
+            _ => return,
+        };
+        for point in points.into_iter().filter(|(x, y)| x.is_finite() && y.is_finite()) {
+            let label = |axis: &Axis, value: f64| {
+                let label = if axis.label.is_empty() || axis.is_names() {
+                    String::new()
+                } else {
+                    format!("{} ", axis.label)
+                };
+                label + &axis.describe(value)
+            };
+            let text = match layer {
+                Layer::Written { text, .. } => {
+                    format!("{}, {}: {text}", label(&self.y, point.1), label(&self.x, point.0))
+                }
+                _ if self.y.is_names() => {
+                    format!("{}: {}", label(&self.y, point.1), label(&self.x, point.0))
+                }
+                _ => format!("{}, {}", label(&self.x, point.0), label(&self.y, point.1)),
+            };
+            canvas.hits.push(Hit { at: self.at(frame, point), series, text });
         }
     }
 
@@ -299,6 +363,22 @@ impl Panel {
 }
 
 impl Layer {
+    /// How it is drawn, if it belongs to a series.
+    fn look(&self) -> Option<Look> {
+        match self {
+            Self::Band { look, .. }
+            | Self::Line { look, .. }
+            | Self::Seed { look, .. }
+            | Self::Dots { look, .. }
+            | Self::Bar { look, .. }
+            | Self::Stroke { look, .. }
+            | Self::Lost { look, .. }
+            | Self::Diverged { look, .. }
+            | Self::Single { look, .. } => Some(*look),
+            _ => None,
+        }
+    }
+
     /// Whether the layer shows measured values.
     fn is_data(&self) -> bool {
         !matches!(self, Self::Level { .. } | Self::Reference { .. } | Self::Upright { .. })

@@ -2,8 +2,8 @@
 //!
 //! A run's *score* is its test metric, larger being better; beyond the task's own criterion for
 //! "solved" nothing is gained any more, so scores end there; a run that diverged scores minus infinity.
-//! The *best* series has the largest interquartile mean of scores, then the higher speed, then fewer
-//! parameters. Another series is *worse* when the exact rank sum test against the best, adjusted by Holm
+//! The *best* series has the largest interquartile mean of scores, then the larger mean, then the higher
+//! speed, then fewer parameters. Another series is *worse* when the exact rank sum test against the best, adjusted by Holm
 //! over the other series, has p < 0.05; otherwise the evidence does not separate them.
 
 mod overall;
@@ -17,7 +17,7 @@ use crate::statistics::improvement::{
     Paired, fewest_seeds, holm, improvement_interval, probability_of_improvement, rank_sum_p,
     seeds_needed,
 };
-use crate::statistics::{Interval, interquartile_mean, stratified_bootstrap};
+use crate::statistics::{Interval, interquartile_mean, mean, stratified_bootstrap};
 use crate::summary::{QualityGroup, ThroughputGroup};
 
 /// Seeds below which no interval is shown: few values have few different resamples.
@@ -76,6 +76,8 @@ pub struct Candidate {
     pub solved: usize,
     /// Runs that diverged.
     pub diverged: usize,
+    /// Runs that are better than the best trivial baseline; `None` without a baseline.
+    pub above_chance: Option<usize>,
     /// The longest length that every seed solved, of this task.
     pub longest_solved: Option<usize>,
     /// Tokens per second of training.
@@ -195,6 +197,11 @@ impl Decision {
         self.rivals().filter(|(_, versus)| !versus.worse)
     }
 
+    /// Whether the evidence shows no other series to be worse than the best, nor equal to it.
+    pub fn undecided(&self) -> bool {
+        self.candidates.len() > 1 && self.rivals().all(|(_, v)| !v.worse && !v.equal)
+    }
+
     /// All but the best.
     pub fn rivals(&self) -> impl Iterator<Item = (&Candidate, &Versus)> {
         self.candidates.iter().filter_map(|c| Some((c, c.versus.as_ref()?)))
@@ -236,8 +243,10 @@ fn decide(summary: &Summary, task: &str, length: usize) -> Option<Decision> {
     let mut candidates: Vec<Candidate> =
         groups.iter().map(|group| candidate(summary, group)).collect();
     let rank = |candidate: &Candidate| {
-        [Objective::Metric, Objective::Speed, Objective::Parameters]
-            .map(|objective| objective.of(candidate).unwrap_or(f64::NEG_INFINITY))
+        let of = |objective: Objective| objective.of(candidate).unwrap_or(f64::NEG_INFINITY);
+        // Trimming hides a run that failed where all others solved: the mean does not.
+        let mean = mean(&values(&candidate.scores)).unwrap_or(f64::NEG_INFINITY);
+        [of(Objective::Metric), mean, of(Objective::Speed), of(Objective::Parameters)]
     };
     let mut best = 0;
     for place in 1..candidates.len() {
@@ -295,6 +304,8 @@ fn candidate(summary: &Summary, group: &QualityGroup) -> Candidate {
             .flatten(),
         solved: group.solved,
         diverged: group.diverged,
+        above_chance: (!group.baselines.is_empty())
+            .then(|| group.n.saturating_sub(group.at_chance + group.diverged)),
         longest_solved,
         tokens_per_s: times.map(|t| t.tokens_per_s.median).or(trained),
         peak_bytes: times.map(|t| t.peak_bytes).filter(|bytes| *bytes > 0),

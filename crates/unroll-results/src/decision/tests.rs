@@ -28,10 +28,8 @@ fn a_clear_winner_is_named_and_the_rest_is_worse() {
 
 #[test]
 fn few_seeds_separate_nothing_and_say_how_many_would() {
-    let decisions = decide_all(&[
-        runs("rnn", 50, &[0.16, 0.17, 0.165]),
-        runs("gru", 50, &[0.05, 0.06, 0.055]),
-    ]);
+    let decisions =
+        decide_all(&[runs("rnn", 50, &[0.16, 0.17, 0.165]), runs("gru", 50, &[0.05, 0.06, 0.055])]);
     let versus = decisions.cells[0].candidates[0].versus.clone().unwrap();
     assert!(!versus.worse);
     assert_eq!((versus.interval, versus.seeds_needed), (None, Some(6)));
@@ -113,4 +111,16 @@ fn several_cells_are_ranked_over_the_series_that_all_have() {
     assert_eq!((overall.series[1].first, overall.series[1].band.len()), (3, TAUS));
     records.pop();
     assert_eq!(decide_all(&records).overall.unwrap().cells.len(), 2);
+}
+
+#[test]
+fn a_run_that_trimming_hides_still_counts() {
+    let decisions = decide_all(&[
+        runs("lstm", 50, &[0.005, 0.005, 0.005, 0.005, 0.05]),
+        runs("gru", 50, &[0.005; 5]),
+    ]);
+    let cell = &decisions.cells[0];
+    assert_eq!(cell.winner().series, "gru");
+    assert!(cell.undecided());
+    assert_eq!(cell.winner().above_chance, Some(5));
 }

@@ -187,8 +187,8 @@ pub(super) fn groups(index: &Index<'_>) -> Vec<GradientGroup> {
 
 /// Closed forms hold before training; seeds share them.
 fn theory(trials: &[&TrialRecord], of: GradientOf, moment: Moment) -> Option<Theory> {
-    let theories = trials.first().filter(|_| moment == Moment::Initial)?.theory.iter();
-    theories.filter(|theory| theory.of == of).cloned().next()
+    let mut theories = trials.first().filter(|_| moment == Moment::Initial)?.theory.iter();
+    theories.find(|theory| theory.of == of).cloned()
 }
 
 fn band(points: &[&GradientPoint]) -> Vec<GradientBand> {
