@@ -12,6 +12,12 @@ pub enum Error {
         /// Why.
         message: String,
     },
+    /// The page's template could not be filled in.
+    #[error("the page of the report: {message}")]
+    Template {
+        /// Why.
+        message: String,
+    },
     /// A file or folder could not be written.
     #[error(transparent)]
     Results(#[from] unroll_results::Error),

@@ -18,7 +18,7 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
-    fn new(columns: &[(&'static str, bool)]) -> Self {
+    pub(crate) fn new(columns: &[(&'static str, bool)]) -> Self {
         let (titles, numbers) = columns.iter().copied().unzip();
         Self { titles, numbers, rows: Vec::new() }
     }
@@ -331,7 +331,7 @@ pub(crate) fn attention(summary: &Summary, task: &str) -> Rows {
 }
 
 /// A number given by its natural logarithm, whatever its size: `3.1e-2000`.
-fn power_of_ten(ln: f64) -> String {
+pub(crate) fn power_of_ten(ln: f64) -> String {
     let decimal = ln * std::f64::consts::LOG10_E;
     let exponent = decimal.floor();
     let mantissa = format!("{:.1}", 10f64.powf(decimal - exponent));
@@ -406,12 +406,12 @@ pub(crate) fn throughput(summary: &Summary, task: &str) -> Rows {
     rows
 }
 
-fn dash() -> String {
+pub(crate) fn dash() -> String {
     "–".to_owned()
 }
 
 /// `0.00123 [0.0011..0.0015]`; the range is left out when there is a single value.
-fn range(spread: &Spread) -> String {
+pub(crate) fn range(spread: &Spread) -> String {
     let median = significant(spread.median);
     if spread.n == 1 {
         return median;
@@ -439,13 +439,13 @@ pub(crate) fn significant(value: f64) -> String {
 }
 
 /// Three significant digits with a prefix: `4.61k`, `1.20M`.
-fn prefixed(value: f64) -> String {
+pub(crate) fn prefixed(value: f64) -> String {
     let (number, prefix) = with_prefix(value);
     number + prefix
 }
 
 /// `1.65 MB`.
-fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     let (number, prefix) = with_prefix(count as f64);
     format!("{number} {prefix}B")
 }

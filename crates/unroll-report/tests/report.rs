@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use unroll_report::{ReportContext, markdown, plots, terminal};
+use unroll_report::{Report, ReportContext, TrialLine, plots, terminal};
 use unroll_results::{Summary, TrialRecord};
 
 fn bytes(dir: &Path) -> BTreeMap<String, Vec<u8>> {
@@ -24,6 +24,18 @@ fn context() -> ReportContext {
         analysis: "A series counts as solving a length when all seeds do.".into(),
         commands: vec!["unroll run experiments/long-lags.toml".into()],
         environment: vec!["unroll 0.1.0".into(), "cpu: 2 threads, AVX-512".into()],
+        manifest: "5f0c".into(),
+        trials: [0, 1]
+            .map(|seed| TrialLine {
+                id: format!("0123456789abcdef-{seed}"),
+                kind: "quality".into(),
+                series: "lstm".into(),
+                task: "adding".into(),
+                length: 50,
+                seed,
+            })
+            .into(),
+        missing: 1,
     }
 }
 
@@ -53,9 +65,13 @@ fn every_kind_of_plot_is_written() {
     let expected = [
         "curves-adding",
         "gradient-adding-200",
+        "heat-adding",
         "lengths-parity-40",
         "metric-adding",
         "metric-parity",
+        "pareto-adding",
+        "profile",
+        "ranks",
         "throughput-adding",
     ];
     let files: Vec<String> = expected
@@ -85,8 +101,13 @@ fn hard_records_make_plots_and_texts_without_panic() {
                 assert!(!text.contains(bad), "{name}/{file} has {bad}");
             }
         }
-        let report = markdown::render(&context(), &summary);
-        assert!(report.contains("## Setting"), "{name}");
+        let report = Report::new(&context(), &summary);
+        assert!(report.markdown().contains("## Setting"), "{name}");
+        let page = report.html().unwrap();
+        assert!(page.contains("</html>") && page.contains(">Answer</h2>"), "{name}");
+        for bad in ["=\"NaN", "\"-inf", "M-9223372036854775808"] {
+            assert!(!page.contains(bad), "{name} has {bad}");
+        }
         let tables = terminal::summary_table(&summary)
             + &terminal::gradient_table(&summary)
             + &terminal::throughput_table(&summary);
@@ -99,20 +120,28 @@ fn the_same_records_give_the_same_bytes() {
     let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     for dir in &dirs {
         let summary = Summary::from_records(&small());
-        plots::write_all(dir.path(), &summary).unwrap();
-        markdown::write(dir.path(), &context(), &summary).unwrap();
+        Report::new(&context(), &summary).write(dir.path()).unwrap();
     }
-    let [first, second] = dirs.each_ref().map(|dir| bytes(dir.path()));
-    assert!(first.len() > 6);
-    assert!(first == second);
+    for folder in ["plots", "."] {
+        let files = |dir: &tempfile::TempDir| {
+            let mut names: Vec<_> = fs::read_dir(dir.path().join(folder))
+                .unwrap()
+                .map(|entry| entry.unwrap().path())
+                .filter(|path| path.is_file())
+                .collect();
+            names.sort();
+            names.iter().map(|path| fs::read(path).unwrap()).collect::<Vec<_>>()
+        };
+        let [first, second] = dirs.each_ref().map(files);
+        assert!(first.len() >= 2 && first == second, "{folder}");
+    }
 }
 
 #[test]
 fn every_plot_of_a_report_is_a_file() {
     let dir = tempfile::tempdir().unwrap();
     let summary = Summary::from_records(&small());
-    plots::write_all(&dir.path().join("plots"), &summary).unwrap();
-    let path = markdown::write(dir.path(), &context(), &summary).unwrap();
+    let [path, _] = Report::new(&context(), &summary).write(dir.path()).unwrap();
     let report = fs::read_to_string(path).unwrap();
     let links: Vec<&str> =
         report.split("](").skip(1).filter_map(|rest| rest.split(')').next()).collect();
@@ -135,5 +164,127 @@ fn terminal_tables() {
 #[test]
 fn markdown_report() {
     let summary = Summary::from_records(&small());
-    insta::assert_snapshot!("markdown_report", markdown::render(&context(), &summary));
+    insta::assert_snapshot!("markdown_report", Report::new(&context(), &summary).markdown());
+}
+
+/// Text that would be HTML, a link, an attribute, a script or a table's end.
+const HOSTILE: &str = "x<img src=x onerror=alert(1)>\"' |](javascript:y) </script><!-- `";
+
+#[test]
+fn text_of_an_experiment_is_text() {
+    let mut records = small();
+    for record in &mut records {
+        record.cell.series = format!("{} {HOSTILE}", record.cell.series);
+        record.cell.task = HOSTILE.into();
+        if let Some(quality) = &mut record.quality {
+            quality.metric = HOSTILE.into();
+            quality.baselines[0].name = HOSTILE.into();
+        }
+    }
+    let summary = Summary::from_records(&records);
+    let text = HOSTILE.to_owned();
+    let context = ReportContext {
+        experiment: text.clone(),
+        // Markdown: a link in it is the author's own.
+        question: text.replace("](", "] ("),
+        analysis: text.replace("](", "] ("),
+        commands: vec![text.clone()],
+        environment: vec![text],
+        ..context()
+    };
+    let report = Report::new(&context, &summary);
+    let page = report.html().unwrap();
+    assert!(page.contains("x&lt;img src=x"));
+    assert!(!page.contains("<img") && !page.contains("<!-- "), "an element was let through");
+    assert_eq!(page.matches("</script>").count(), 1);
+    assert!(!page.contains("onerror=alert(1)>"));
+    let markdown = report.markdown();
+    let code = markdown.split("```").nth(1).unwrap_or_default();
+    assert!(code.contains("<img"), "code stands as it is");
+    let rest: String = markdown.split("```").step_by(2).collect();
+    assert!(!rest.contains("<img") && !rest.contains("<script"));
+    assert!(!rest.contains("|](javascript"), "a name is no link");
+}
+
+#[test]
+fn a_page_needs_nothing_from_elsewhere() {
+    let summary = Summary::from_records(&records::full());
+    let page = Report::new(&context(), &summary).html().unwrap();
+    for reference in ["src=", "<link", "@import", "url(", "http:", "https:"] {
+        assert!(!page.contains(reference), "{reference}");
+    }
+}
+
+#[test]
+fn both_files_say_the_same() {
+    let summary = Summary::from_records(&records::full());
+    let report = Report::new(&context(), &summary);
+    let (page, markdown) = (report.html().unwrap(), report.markdown());
+    let titles: Vec<&str> = markdown.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    assert!(titles.len() > 6, "{titles:?}");
+    for title in titles {
+        assert!(page.contains(&format!(">{title}</h2>")), "{title}");
+    }
+    assert_eq!(page.matches("<figure").count(), markdown.matches("![").count());
+    let rows = markdown.lines().filter(|l| l.starts_with("| ") && !l.starts_with("| ---")).count();
+    assert_eq!(page.matches("<tr>").count(), rows);
+}
+
+#[test]
+fn few_seeds_have_no_intervals_and_five_have() {
+    let of = |seeds: u64| {
+        let records: Vec<TrialRecord> = ["rnn", "lstm"]
+            .iter()
+            .flat_map(|series| (0..seeds).map(|seed| records::adding(series, 100, seed)))
+            .collect();
+        let summary = Summary::from_records(&records);
+        let report = Report::new(&context(), &summary).markdown();
+        let start = report.find("## Which").unwrap();
+        report[start..start + report[start..].find("## Task").unwrap()].to_owned()
+    };
+    assert!(of(5).contains(" [1.00..1.00]"), "{}", of(5));
+    assert!(!of(4).contains(".."), "{}", of(4));
+    assert!(
+        of(2).contains("does not single one out") && of(2).contains("more seeds would (now 2)")
+    );
+}
+
+#[test]
+fn huge_and_tiny_values_make_a_page() {
+    let mut found = Vec::new();
+    for (series, value) in [("rnn", f64::MAX), ("lstm", 5e-324), ("gru", -f64::MAX)] {
+        for seed in 0..5 {
+            let mut record = records::adding(series, 100, seed);
+            if let Some(quality) = &mut record.quality {
+                quality.test = value;
+            }
+            found.push(record);
+        }
+    }
+    let summary = Summary::from_records(&found);
+    let page = Report::new(&context(), &summary).html().unwrap();
+    assert!(page.contains("</html>"));
+}
+
+#[test]
+fn two_thousand_trials_are_quick_and_small() {
+    let mut found = Vec::new();
+    for series in 0..20 {
+        for length in [50, 100, 200, 400, 800] {
+            for seed in 0..20 {
+                let mut record = records::adding(records::ARCHITECTURES[series % 5], length, seed);
+                record.cell.series = format!("{}, variant={series}", record.cell.architecture);
+                record.id = format!("{series}-{length}-{seed}");
+                found.push(record);
+            }
+        }
+    }
+    assert_eq!(found.len(), 2000);
+    let begin = std::time::Instant::now();
+    let summary = Summary::from_records(&found);
+    let page = Report::new(&context(), &summary).html().unwrap();
+    let seconds = begin.elapsed().as_secs_f64();
+    println!("{} bytes in {seconds:.2} s", page.len());
+    assert!(page.len() < 5_000_000, "{}", page.len());
+    assert!(seconds < 10.0, "{seconds}");
 }

@@ -26,6 +26,8 @@ pub const DAMAGED: &str = "damaged";
 pub const TABLES: &str = "tables";
 /// Plots.
 pub const PLOTS: &str = "plots";
+/// Files for other tools, a folder for each.
+pub const EXPORT: &str = "export";
 
 /// A file of trial `id` in a folder: `DIR/FOLDER/ID.EXTENSION`.
 ///

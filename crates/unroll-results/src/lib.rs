@@ -12,9 +12,11 @@ pub mod claims;
 pub mod columns;
 pub mod compare;
 pub mod decay;
+pub mod decision;
 pub mod environment;
 mod error;
 pub mod events;
+pub mod export;
 pub mod files;
 pub mod layout;
 pub mod manifest;
@@ -22,6 +24,7 @@ pub mod number;
 pub mod record;
 pub mod run_folder;
 pub mod sealed;
+pub mod side_by_side;
 pub mod statistics;
 pub mod store;
 pub mod summary;
@@ -29,6 +32,7 @@ pub mod tables;
 #[cfg(test)]
 mod testing;
 
+pub use decision::Decisions;
 pub use environment::Environment;
 pub use error::{Error, Result};
 pub use manifest::{Manifest, PlannedTrial};

@@ -1,8 +1,14 @@
 //! Statistics of small samples.
 //!
 //! Definitions: a quantile is Hyndman & Fan's type 7 (linear between order statistics, as NumPy and
-//! R by default); the median is the 0.5 quantile; the interquartile mean is the mean of the middle
-//! half (Agarwal et al. 2021, arXiv 2108.13264), order statistics at the edges counted in part.
+//! R by default); the median is the 0.5 quantile; the interquartile mean is the mean of what is left
+//! when a quarter of the values, rounded down, is cut from either end (Agarwal et al. 2021, arXiv
+//! 2108.13264, as in their library rliable and in `scipy.stats.trim_mean`).
+//!
+//! [`improvement`] compares two samples, [`ranks`] many series over many tasks.
+
+pub mod improvement;
+pub mod ranks;
 
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
@@ -40,23 +46,14 @@ pub fn median(values: &[f64]) -> Option<f64> {
     quantile(values, 0.5)
 }
 
-/// Mean of the middle half: a quarter of the weight is cut from either end, and a value that the
-/// cut goes through counts in part. `None` of nothing and of NaN.
+/// Mean of the middle half: a quarter of the values, rounded down, is cut from either end. Up to three
+/// values it is their mean. `None` of nothing and of NaN.
 pub fn interquartile_mean(values: &[f64]) -> Option<f64> {
-    if values.is_empty() || values.iter().any(|value| value.is_nan()) {
+    if values.iter().any(|value| value.is_nan()) {
         return None;
     }
-    let n = values.len() as f64;
-    let (from, to) = (0.25 * n, 0.75 * n);
-    let weighted: f64 = sorted(values)
-        .iter()
-        .enumerate()
-        .map(|(index, value)| {
-            let covered = (index as f64 + 1.0).min(to) - (index as f64).max(from);
-            if covered > 0.0 { covered * value } else { 0.0 }
-        })
-        .sum();
-    Some(weighted / (to - from))
+    let cut = values.len() / 4;
+    mean(sorted(values).get(cut..values.len() - cut)?)
 }
 
 /// What a sample looks like.
@@ -127,7 +124,7 @@ pub fn mean_interval(values: &[f64]) -> Option<(f64, Interval)> {
 }
 
 /// Ranks from 1, equal values sharing their mean rank.
-fn ranks(values: &[f64]) -> Vec<f64> {
+fn midranks(values: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
     let mut ranks = vec![0.0; values.len()];
@@ -152,7 +149,7 @@ pub fn rank_correlation(pairs: &[(f64, f64)]) -> Option<f64> {
         return None;
     }
     let (a, b): (Vec<f64>, Vec<f64>) = pairs.iter().copied().unzip();
-    let (a, b) = (ranks(&a), ranks(&b));
+    let (a, b) = (midranks(&a), midranks(&b));
     let center = (pairs.len() as f64 + 1.0) / 2.0;
     let (mut aa, mut ab, mut bb) = (0.0, 0.0, 0.0);
     for (a, b) in a.iter().zip(&b) {
@@ -298,9 +295,9 @@ mod tests {
     #[test]
     fn interquartile_mean_cuts_a_quarter_from_each_end() {
         assert_eq!(interquartile_mean(&[100.0, 2.0, 4.0, -50.0]), Some(3.0));
-        // Three values: 0.75 is cut from each end, so the outer two keep a weight of 0.25.
-        let iqm = interquartile_mean(&[0.0, 1.0, 5.0]).unwrap();
-        assert!((iqm - (0.25 * 0.0 + 1.0 + 0.25 * 5.0) / 1.5).abs() < 1e-15);
+        // scipy.stats.trim_mean([0, 1, 5], 0.25), and of five values
+        assert_eq!(interquartile_mean(&[0.0, 1.0, 5.0]), Some(2.0));
+        assert_eq!(interquartile_mean(&[9.0, 0.0, 1.0, 5.0, 3.0]), Some(3.0));
         assert_eq!(interquartile_mean(&[3.0]), Some(3.0));
         assert_eq!(interquartile_mean(&[]), None);
     }

@@ -38,6 +38,19 @@ pub enum Command {
     /// Make tables, plots and the report again from the trials of a result folder
     #[command(after_help = "Example:\n  unroll report results/quickstart")]
     Report(ReportArgs),
+    /// Set two result folders side by side: versions, machines or settings
+    #[command(
+        after_help = "Example:\n  unroll compare results/before results/after --out results/compared\n\n\
+        Series, tasks and lengths are paired by their names, trials by their ids."
+    )]
+    Compare(CompareArgs),
+    /// Write results for other tools
+    #[command(
+        after_help = "Example:\n  unroll export results/quickstart --to tensorboard --out runs\n  \
+        unroll export results/quickstart --to bmf --out . && bencher run --file bencher.json\n  \
+        unroll export results/quickstart --to mlflow --url http://127.0.0.1:5000"
+    )]
+    Export(ExportArgs),
     /// Run trials of a result folder again and compare them bit for bit
     #[command(after_help = "Example:\n  unroll replay results/quickstart\n  \
         unroll replay results/quickstart 3fa8\n\n\
@@ -271,6 +284,56 @@ pub struct PlanArgs {
 pub struct ReportArgs {
     /// Result folder
     pub dir: PathBuf,
+}
+
+/// Options of `unroll compare`.
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// Result folder A
+    pub first: PathBuf,
+    /// Result folder B
+    pub second: PathBuf,
+    /// Folder to write COMPARE.html and COMPARE.md to [default: print]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Print as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `unroll export` writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportTo {
+    /// The tables as CSV
+    Csv,
+    /// The tables as Parquet
+    Parquet,
+    /// All records in one file
+    Json,
+    /// Bencher Metric Format
+    Bmf,
+    /// What github-action-benchmark reads, a file for each direction
+    GithubBenchmark,
+    /// Event files, a folder for each trial
+    Tensorboard,
+    /// Runs in an MLflow server, over its REST API
+    Mlflow,
+}
+
+/// Options of `unroll export`.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// Result folder
+    pub dir: PathBuf,
+    /// For which tool
+    #[arg(long)]
+    pub to: ExportTo,
+    /// Folder to write to [default: DIR/export/TOOL]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Address of the MLflow server
+    #[arg(long, default_value = "http://127.0.0.1:5000")]
+    pub url: String,
 }
 
 /// Element types on the command line.

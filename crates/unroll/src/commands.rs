@@ -22,16 +22,16 @@ use crate::bench::programs::Program;
 use crate::bench::scratch::TemporaryFolder;
 use crate::bench::{counts, outputs};
 use crate::cli::{
-    AbArgs, BenchCommand, Cli, Command, CountsArgs, EvalArgs, GateArgs, LayerArgs, ListArgs,
-    MergeArgs, ModeArg, PlanArgs, ProfileArg, ReplayArgs, ReportArgs, RetryArg, RunArgs, SlurmArgs,
-    StatusArgs, SubmitCommand, VerifyArgs,
+    AbArgs, BenchCommand, Cli, Command, CompareArgs, CountsArgs, EvalArgs, ExportArgs, GateArgs,
+    LayerArgs, ListArgs, MergeArgs, ModeArg, PlanArgs, ProfileArg, ReplayArgs, ReportArgs,
+    RetryArg, RunArgs, SlurmArgs, StatusArgs, SubmitCommand, VerifyArgs,
 };
 use crate::experiment::{Plan, Trial};
 use crate::gate::{self, Finding};
 use crate::progress::{Display, Progress, Silent};
 use crate::replay::{self, ReplayError, Replayed, Verdict};
 use crate::run::{self, RunError, RunOptions, RunOutcome};
-use crate::{bench, device, environment, eval, exit, list, report, slurm};
+use crate::{bench, device, environment, eval, exit, list, report, share, slurm};
 
 /// What ends a command early: the exit code and what to print.
 struct Failure(u8, miette::Report);
@@ -93,6 +93,8 @@ fn dispatch(cli: Cli) -> Outcome {
             SubmitCommand::Slurm(args) => submit_slurm(&args),
         },
         Command::Report(args) => make_report(&args),
+        Command::Compare(args) => compare(&args),
+        Command::Export(args) => export(&args),
         Command::Eval(args) => evaluate(&args),
         Command::Bench(args) => match args.command {
             BenchCommand::Layer(args) => bench_layer(&args),
@@ -284,7 +286,7 @@ fn run_summary(outcome: &RunOutcome, options: &RunOptions) -> String {
         }
     }
     let out = options.out.display();
-    format!("\n{line}. Report: {out}/REPORT.md, tables: {out}/tables, plots: {out}/plots\n")
+    format!("\n{line}. Report: {out}/REPORT.html, tables: {out}/tables, plots: {out}/plots\n")
 }
 
 fn plan(args: &PlanArgs) -> Outcome {
@@ -630,6 +632,21 @@ fn make_report(args: &ReportArgs) -> Outcome {
     let written = report::write(&args.dir).usage()?;
     print(&written.terminal)?;
     Ok(if written.missing > 0 { exit::INCOMPLETE } else { exit::OK })
+}
+
+fn compare(args: &CompareArgs) -> Outcome {
+    let compared = share::compare(&args.first, &args.second, args.out.as_deref()).usage()?;
+    if args.json {
+        print_json(&compared.json)?;
+    } else {
+        print(&compared.text)?;
+    }
+    Ok(exit::OK)
+}
+
+fn export(args: &ExportArgs) -> Outcome {
+    print(&share::export(&args.dir, args.to, args.out.as_deref(), &args.url).usage()?)?;
+    Ok(exit::OK)
 }
 
 /// Any library error as a printable report.

@@ -4,8 +4,7 @@ use std::path::Path;
 
 use miette::{WrapErr, miette};
 use serde_json::{Value, json};
-use unroll_report::markdown::ReportContext;
-use unroll_report::{markdown, plots, terminal};
+use unroll_report::{Report, ReportContext, TrialLine, terminal};
 use unroll_results::events::{self, Event};
 use unroll_results::{Environment, Manifest, Summary, Tables, TrialRecord, layout, run_folder};
 
@@ -20,7 +19,7 @@ pub struct Written {
     pub missing: usize,
 }
 
-/// Writes `tables/`, `plots/` and `REPORT.md` of a result folder from its records.
+/// Writes `tables/`, `plots/`, `REPORT.html` and `REPORT.md` of a result folder from its records.
 ///
 /// # Errors
 /// When the folder is no result folder, a record is damaged, or something cannot be written.
@@ -37,15 +36,7 @@ pub fn write(dir: &Path) -> miette::Result<Written> {
     let derive = || -> miette::Result<()> {
         let tables = Tables::from_records(&records).map_err(plain)?;
         tables.write(&dir.join(layout::TABLES)).map_err(plain)?;
-        plots::write_all(&dir.join(layout::PLOTS), &summary).map_err(plain)?;
-        let context = ReportContext {
-            experiment: manifest.experiment.clone(),
-            question: manifest.question.clone(),
-            analysis: manifest.analysis.clone(),
-            commands: commands(dir),
-            environment: environments(dir, &records),
-        };
-        markdown::write(dir, &context, &summary).map_err(plain)?;
+        Report::new(&context(dir, &manifest, &records), &summary).write(dir).map_err(plain)?;
         Ok(())
     };
     derive().wrap_err_with(|| {
@@ -53,6 +44,28 @@ pub fn write(dir: &Path) -> miette::Result<Written> {
     })?;
     let missing = missing.len();
     Ok(Written { terminal: terminal_text(&summary), summary: as_json(&summary), missing })
+}
+
+/// What the report of a folder says besides its numbers.
+pub(crate) fn context(dir: &Path, manifest: &Manifest, records: &[TrialRecord]) -> ReportContext {
+    let line = |record: &TrialRecord| TrialLine {
+        id: record.id.clone(),
+        kind: record.kind.name().to_owned(),
+        series: record.cell.series.clone(),
+        task: record.cell.task.clone(),
+        length: record.cell.length,
+        seed: record.cell.seed,
+    };
+    ReportContext {
+        experiment: manifest.experiment.clone(),
+        question: manifest.question.clone(),
+        analysis: manifest.analysis.clone(),
+        commands: commands(dir),
+        environment: environments(dir, records),
+        manifest: manifest.id.clone(),
+        trials: records.iter().map(line).collect(),
+        missing: manifest.trials.len().saturating_sub(records.len()),
+    }
 }
 
 /// An error whose text says all, its cause included.

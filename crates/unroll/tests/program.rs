@@ -88,6 +88,7 @@ fn a_run_leaves_records_tables_plots_and_a_report() {
         "experiment.toml",
         "manifest.json",
         "REPORT.md",
+        "REPORT.html",
         "tables/trials.csv",
         "tables/trials.parquet",
         "tables/curves.csv",

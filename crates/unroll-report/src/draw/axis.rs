@@ -2,6 +2,7 @@
 
 use super::font::shortened;
 use super::ticks::{self, Decades, Label, Tick};
+use crate::rows::{power_of_ten, significant};
 
 /// What an axis' coordinates stand for.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,6 +15,8 @@ enum Kind {
     Lengths { lengths: Vec<usize>, logarithmic: bool },
     /// Rows with names, the first at the top.
     Names(Vec<String>),
+    /// Columns with names, the first at the left.
+    Columns(Vec<String>),
 }
 
 /// An axis of a panel. Data are given as coordinates: [`Axis::coordinate`] of a number.
@@ -47,6 +50,11 @@ impl Axis {
         let near_zero = low >= 0.0 && low <= 0.35 * high;
         let min = if near_zero { 0.0 } else { low - pad };
         Self { kind: Kind::Linear, min, max: high + pad, label: label.to_owned() }
+    }
+
+    /// A linear axis with these ends.
+    pub(crate) fn between(label: &str, min: f64, max: f64) -> Self {
+        Self { kind: Kind::Linear, min, max, label: label.to_owned() }
     }
 
     /// A linear axis from 0 to the largest value, or to a round one just beyond.
@@ -105,6 +113,26 @@ impl Axis {
         Self { kind: Kind::Names(names), min: -0.5, max, label: String::new() }
     }
 
+    /// Columns with names.
+    pub(crate) fn columns(label: &str, names: Vec<String>) -> Self {
+        let max = names.len() as f64 - 0.5;
+        Self { kind: Kind::Columns(names), min: -0.5, max, label: label.to_owned() }
+    }
+
+    /// What a coordinate stands for, in words.
+    pub(crate) fn describe(&self, coordinate: f64) -> String {
+        match &self.kind {
+            Kind::Linear => significant(coordinate),
+            // Smaller than an f64 can be.
+            Kind::Log(_) => power_of_ten(coordinate * std::f64::consts::LN_10),
+            Kind::Lengths { logarithmic: true, .. } => coordinate.exp2().round().to_string(),
+            Kind::Lengths { .. } => coordinate.to_string(),
+            Kind::Names(names) | Kind::Columns(names) => {
+                names.get(coordinate.round().max(0.0) as usize).cloned().unwrap_or_default()
+            }
+        }
+    }
+
     /// Makes room so that the axis reaches as far as another one.
     pub(crate) fn join(&mut self, other: &Self) {
         self.min = self.min.min(other.min);
@@ -114,7 +142,7 @@ impl Axis {
     /// The coordinate of a number.
     pub(crate) fn coordinate(&self, value: f64) -> f64 {
         match &self.kind {
-            Kind::Linear | Kind::Names(_) => value,
+            Kind::Linear | Kind::Names(_) | Kind::Columns(_) => value,
             Kind::Log(_) => value.log10(),
             Kind::Lengths { logarithmic, .. } => coordinate_of_length(value, *logarithmic),
         }
@@ -154,7 +182,7 @@ impl Axis {
         match &self.kind {
             Kind::Linear => ticks::linear(self.min, self.max, wanted),
             Kind::Log(style) => ticks::logarithmic(self.min, self.max, wanted, *style),
-            Kind::Names(names) => {
+            Kind::Names(names) | Kind::Columns(names) => {
                 let tick =
                     |(row, name): (usize, &String)| Tick::new(row as f64, Label::plain(name));
                 names.iter().enumerate().map(tick).collect()

@@ -1,10 +1,11 @@
 //! Panels in rows and columns over a shared legend.
 
 use super::axis::Axis;
-use super::canvas::{Align, Canvas, Color};
+use super::canvas::{Align, Canvas, Color, Tag};
 use super::font::{shortened, text_width};
+use super::labels::room_above;
 use super::look::Look;
-use super::panel::{Frame, LABEL_SIZE, Panel, TICK_SIZE, room_above};
+use super::panel::{Frame, LABEL_SIZE, Panel, TICK_SIZE};
 
 /// Width of a paper's column and of both columns, points.
 const SINGLE: f64 = 252.0;
@@ -44,6 +45,13 @@ impl Scale {
     }
 
     fn draw(&self, canvas: &mut Canvas, top: f64) -> f64 {
+        canvas.tag = Tag::Fixed;
+        let bottom = self.draw_bar(canvas, top);
+        canvas.tag = Tag::Frame;
+        bottom
+    }
+
+    fn draw_bar(&self, canvas: &mut Canvas, top: f64) -> f64 {
         /// Rectangles of the bar: more than a screen tells apart.
         const PIECES: usize = 64;
         let width = 0.5 * canvas.width;
@@ -57,6 +65,7 @@ impl Scale {
             let corners = vec![(x, bar), (right, bar), (right, bar + 6.0), (x, bar + 6.0)];
             canvas.area(corners, self.color(self.axis.at_place(share)), 1.0);
         }
+        canvas.tag = Tag::Frame;
         for tick in self.axis.ticks(5, width, TICK_SIZE) {
             let x = left + width * self.axis.place(tick.at);
             if let Some(label) = &tick.label {
@@ -97,6 +106,23 @@ impl Figure {
 
     /// Lays the figure out.
     pub(crate) fn canvas(&self) -> Canvas {
+        self.laid_out(true)
+    }
+
+    /// The figure without legend and note, for a page that has them beside it.
+    pub(crate) fn bare_canvas(&self) -> Canvas {
+        self.laid_out(false)
+    }
+
+    /// A legend's line and marker.
+    pub(crate) fn sample(look: &Look) -> Canvas {
+        let mut canvas = Canvas::new(SAMPLE + 2.0, 8.0);
+        canvas.dashed(&[(1.0, 4.0), (SAMPLE + 1.0, 4.0)], 1.15, look.color, look.dash);
+        look.mark(&mut canvas, (SAMPLE / 2.0 + 1.0, 4.0), 2.5);
+        canvas
+    }
+
+    fn laid_out(&self, whole: bool) -> Canvas {
         let columns = self.columns.clamp(1, self.panels.len().max(1));
         let width = if columns == 1 { SINGLE } else { DOUBLE };
         let rows: Vec<&[Panel]> = self.panels.chunks(columns).collect();
@@ -121,7 +147,7 @@ impl Figure {
                     continue;
                 }
                 let frame = Frame { left, top, width: frame_width, height };
-                panel.draw(&mut canvas, frame);
+                panel.draw(&mut canvas, frame, &self.legend);
                 let title = (left, top - 4.0 - above);
                 canvas.text(&panel.title, title, TITLE_SIZE, Color::BLACK, Align::Left);
                 if self.shows_y_label(number * columns + column, columns) {
@@ -129,7 +155,7 @@ impl Figure {
                     let at = (x, top + height / 2.0);
                     canvas.text_upwards(&panel.y.label, at, LABEL_SIZE, Color::BLACK);
                 }
-                let below = self.has_panel(number + 1, column, columns);
+                let below = self.goes_on_below(number, column, columns);
                 if !below {
                     let y = top + height + TICK_SIZE + LABEL_SIZE + 6.5;
                     let at = (left + frame_width / 2.0, y);
@@ -139,17 +165,21 @@ impl Figure {
             }
             top += height + TICK_SIZE + 9.0;
             let last = number + 1 == rows.len();
-            let ended = |column| !self.has_panel(number + 1, column, columns);
+            let ended = |column| !self.goes_on_below(number, column, columns);
             let ragged = (0..row.len()).any(ended);
             if last || ragged {
                 top += LABEL_SIZE + 2.0;
             }
         }
-        top = self.draw_legend(&mut canvas, top + 2.0);
+        if whole {
+            top = self.draw_legend(&mut canvas, top + 2.0);
+        }
         if let Some(scale) = &self.scale {
             top = scale.draw(&mut canvas, top);
         }
-        top = self.draw_note(&mut canvas, top);
+        if whole {
+            top = self.draw_note(&mut canvas, top);
+        }
         canvas.height = (top + MARGIN).ceil();
         canvas
     }
@@ -169,6 +199,12 @@ impl Figure {
         let label = &self.panels[index].y.label;
         let first = index.is_multiple_of(columns);
         !label.is_empty() && (first || self.panels[index - 1].y.label != *label)
+    }
+
+    /// Whether the panel below has the same x axis, and its title.
+    fn goes_on_below(&self, row: usize, column: usize, columns: usize) -> bool {
+        let label = |row: usize| self.panels.get(row * columns + column).map(|p| &p.x.label);
+        self.has_panel(row + 1, column, columns) && label(row) == label(row + 1)
     }
 
     fn has_panel(&self, row: usize, column: usize, columns: usize) -> bool {

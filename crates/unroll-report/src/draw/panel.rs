@@ -1,8 +1,8 @@
 //! One pair of axes with what is drawn between them.
 
 use super::axis::Axis;
-use super::canvas::{Align, Canvas, Color, Point};
-use super::font::text_width;
+use super::canvas::{Align, Canvas, Color, Hit, Point, Tag};
+use super::labels::{places, write_label};
 use super::look::Look;
 
 /// Something drawn in a panel; places are coordinates of the axes.
@@ -29,6 +29,10 @@ pub(crate) enum Layer {
     Diverged { at: Point, look: Look },
     /// A marker: a single value.
     Single { at: Point, look: Look },
+    /// A few words in the middle of a place: the value of a heat map's cell.
+    Written { at: Point, text: String, color: Color },
+    /// An upright bar beside rows that belong together.
+    Joint { at: f64, from: f64, to: f64 },
     /// A line across the panel at a value, labelled directly: a baseline or limit.
     Level { at: f64, label: String, dotted: bool },
     /// A dashed grey line through points, labelled at one of them: a baseline that is not constant.
@@ -57,7 +61,7 @@ pub(crate) struct Frame {
 
 pub(super) const TICK_SIZE: f64 = 7.0;
 pub(super) const LABEL_SIZE: f64 = 8.0;
-const DIRECT_SIZE: f64 = 6.3;
+pub(super) const DIRECT_SIZE: f64 = 6.3;
 const TICK_LENGTH: f64 = 2.5;
 const TICK_GAP: f64 = 2.0;
 /// Markers on a line of many points.
@@ -86,7 +90,7 @@ impl Panel {
         widest + TICK_LENGTH + TICK_GAP
     }
 
-    fn at(&self, frame: Frame, (x, y): Point) -> Point {
+    pub(super) fn at(&self, frame: Frame, (x, y): Point) -> Point {
         (
             frame.left + frame.width * self.x.place(x),
             frame.top + frame.height * (1.0 - self.y.place(y)),
@@ -94,18 +98,33 @@ impl Panel {
     }
 
     /// Draws the panel without its axis titles.
-    pub(super) fn draw(&self, canvas: &mut Canvas, frame: Frame) {
+    pub(super) fn draw(&self, canvas: &mut Canvas, frame: Frame, legend: &[(String, Look)]) {
+        let tag = |layer: &Layer| match layer {
+            Layer::Cell { .. } | Layer::Written { .. } => Tag::Fixed,
+            _ => layer
+                .look()
+                .and_then(|look| legend.iter().position(|(_, other)| *other == look))
+                .map_or(Tag::Frame, Tag::Series),
+        };
         self.draw_axes(canvas, frame);
         let before = canvas.marks.len();
         for layer in &self.layers {
             self.draw_level(canvas, frame, layer);
         }
         for layer in &self.layers {
+            canvas.tag = tag(layer);
             self.draw_area(canvas, frame, layer);
         }
         for layer in &self.layers {
+            canvas.tag = tag(layer);
             self.draw_line(canvas, frame, layer);
+            let series = match canvas.tag {
+                Tag::Series(place) => Some(place),
+                Tag::Frame | Tag::Fixed => None,
+            };
+            self.note_hits(canvas, frame, layer, series);
         }
+        canvas.tag = Tag::Frame;
         // Labels go where they cover least of what is drawn.
         let mut taken = places(canvas, before);
         for layer in &self.layers {
@@ -114,7 +133,7 @@ impl Panel {
                     let candidates = self.places_beside_level(frame, *at, label);
                     write_label(canvas, label, candidates, &mut taken);
                 }
-                Layer::Reference { points, label } => {
+                Layer::Reference { points, label } if !label.is_empty() => {
                     let candidates = self.places_beside_points(frame, points, label);
                     write_label(canvas, label, candidates, &mut taken);
                 }
@@ -252,71 +271,76 @@ impl Panel {
             }
             Layer::Diverged { at, look } => cross(canvas, self.at(frame, *at), look.color),
             Layer::Single { at, look } => look.mark(canvas, self.at(frame, *at), MARKER),
+            Layer::Joint { at, from, to } => {
+                let ends = [(*at, from - 0.25), (*at, to + 0.25)];
+                canvas.line(ends.map(|end| self.at(frame, end)).into(), 2.2, Color::GREY);
+            }
+            Layer::Written { at, text, color } => {
+                let (x, y) = self.at(frame, *at);
+                let place = (x, y + 0.35 * DIRECT_SIZE);
+                canvas.text(text, place, DIRECT_SIZE, *color, Align::Center);
+            }
             _ => {}
         }
     }
 
-    /// Where a level's label may stand, best first.
-    fn places_beside_level(&self, frame: Frame, at: f64, label: &str) -> Vec<Point> {
-        let width = text_width(label, DIRECT_SIZE);
-        let right = frame.left + frame.width;
-        if self.y.is_names() {
-            // Above the frame, over the top end of the line.
-            let x = frame.left + frame.width * self.x.place(at);
-            let x = (x - width / 2.0).min(right - width).max(frame.left);
-            return vec![(x, frame.top - 2.5), (x, frame.top - 3.0 - DIRECT_SIZE)];
-        }
-        let y = frame.top + frame.height * (1.0 - self.y.place(at));
-        let (above, below) = (y - 1.8, y + 0.95 * DIRECT_SIZE);
-        let fits =
-            |y: &f64| *y >= frame.top + 0.5 * DIRECT_SIZE && *y <= frame.top + frame.height - 1.0;
-        let steps = [1.0, 0.0, 0.5, 0.75, 0.25];
-        let xs = steps.map(|step| frame.left + 2.0 + step * (frame.width - width - 4.0));
-        [above, below].into_iter().filter(fits).flat_map(|y| xs.map(|x| (x, y))).collect()
-    }
-
-    /// Where the label of a line through points may stand: over or under each of them.
-    fn places_beside_points(&self, frame: Frame, points: &[Point], label: &str) -> Vec<Point> {
-        let width = text_width(label, DIRECT_SIZE);
-        let room = frame.left + 2.0..=(frame.left + frame.width - width).max(frame.left + 2.0);
-        let beside = |&point: &Point| {
-            let (x, y) = self.at(frame, point);
-            let x = (x - width / 2.0).clamp(*room.start(), *room.end());
-            [(x, (y - 3.5).max(frame.top + DIRECT_SIZE)), (x, y + DIRECT_SIZE + 2.0)]
+    /// Notes the values that a layer shows.
+    fn note_hits(&self, canvas: &mut Canvas, frame: Frame, layer: &Layer, series: Option<usize>) {
+        /// Values of a line that a reader can ask for: as many as fit under a finger.
+        const MOST: usize = 48;
+        let points: Vec<Point> = match layer {
+            Layer::Line { points, .. } if points.len() > MOST => {
+                (0..MOST).map(|place| points[place * (points.len() - 1) / (MOST - 1)]).collect()
+            }
+            Layer::Line { points, .. } | Layer::Dots { points, .. } => points.clone(),
+            Layer::Single { at, .. } | Layer::Stroke { at, .. } | Layer::Written { at, .. } => {
+                vec![*at]
+            }
+            _ => return,
         };
-        points.iter().flat_map(beside).collect()
-    }
-
-    /// Where the label of an upright line may stand: beside its ends.
-    fn places_beside_upright(&self, frame: Frame, at: f64, label: &str) -> Vec<Point> {
-        let width = text_width(label, DIRECT_SIZE);
-        let x = frame.left + frame.width * self.x.place(at);
-        let (top, bottom) = (frame.top + DIRECT_SIZE, frame.top + frame.height - 3.0);
-        let fits = |x: &f64| *x > frame.left && x + width < frame.left + frame.width;
-        let sides = [x + 2.5, x - 2.5 - width];
-        sides.into_iter().filter(fits).flat_map(|x| [(x, top), (x, bottom)]).collect()
+        for point in points.into_iter().filter(|(x, y)| x.is_finite() && y.is_finite()) {
+            let label = |axis: &Axis, value: f64| {
+                let label = if axis.label.is_empty() || axis.is_names() {
+                    String::new()
+                } else {
+                    format!("{} ", axis.label)
+                };
+                label + &axis.describe(value)
+            };
+            let text = match layer {
+                Layer::Written { text, .. } => {
+                    format!("{}, {}: {text}", label(&self.y, point.1), label(&self.x, point.0))
+                }
+                _ if self.y.is_names() => {
+                    format!("{}: {}", label(&self.y, point.1), label(&self.x, point.0))
+                }
+                _ => format!("{}, {}", label(&self.x, point.0), label(&self.y, point.1)),
+            };
+            canvas.hits.push(Hit { at: self.at(frame, point), series, text });
+        }
     }
 }
 
 impl Layer {
+    /// How it is drawn, if it belongs to a series.
+    fn look(&self) -> Option<Look> {
+        match self {
+            Self::Band { look, .. }
+            | Self::Line { look, .. }
+            | Self::Seed { look, .. }
+            | Self::Dots { look, .. }
+            | Self::Bar { look, .. }
+            | Self::Stroke { look, .. }
+            | Self::Lost { look, .. }
+            | Self::Diverged { look, .. }
+            | Self::Single { look, .. } => Some(*look),
+            _ => None,
+        }
+    }
+
     /// Whether the layer shows measured values.
     fn is_data(&self) -> bool {
         !matches!(self, Self::Level { .. } | Self::Reference { .. } | Self::Upright { .. })
-    }
-}
-
-/// Writes a label at the candidate where it covers least of what is drawn.
-fn write_label(canvas: &mut Canvas, label: &str, candidates: Vec<Point>, taken: &mut Vec<Point>) {
-    let width = text_width(label, DIRECT_SIZE);
-    let covered = |(x, y): Point, taken: &[Point]| {
-        let inside = |&&(px, py): &&Point| {
-            px > x - 1.5 && px < x + width + 1.5 && py > y - 0.9 * DIRECT_SIZE && py < y + 1.5
-        };
-        taken.iter().filter(inside).count()
-    };
-    if let Some(place) = candidates.into_iter().min_by_key(|&place| covered(place, taken)) {
-        canvas.text(label, place, DIRECT_SIZE, Color::GREY, Align::Left);
-        taken.extend((0..=width as usize).map(|step| (place.0 + step as f64, place.1 - 2.0)));
     }
 }
 
@@ -324,26 +348,6 @@ fn cross(canvas: &mut Canvas, (x, y): Point, color: Color) {
     for side in [-2.2, 2.2] {
         canvas.line(vec![(x - 2.2, y - side), (x + 2.2, y + side)], 1.0, color);
     }
-}
-
-/// Labels of levels in a panel with rows stand above the frame: how many lines they may need.
-pub(super) fn room_above(panel: &Panel, width: f64) -> f64 {
-    if !panel.y.is_names() {
-        return 0.0;
-    }
-    let mut labels: Vec<(f64, f64)> = Vec::new();
-    for layer in &panel.layers {
-        if let Layer::Level { at, label, .. } = layer {
-            labels.push((width * panel.x.place(*at), text_width(label, DIRECT_SIZE)));
-        }
-    }
-    let touching = labels.windows(2).any(|pair| {
-        let (a, b) = (pair[0], pair[1]);
-        // Labels that would leave the frame are moved in: reckon with their whole width.
-        (a.0 - b.0).abs() < a.1 + b.1
-    });
-    let lines = if touching { 2.0 } else { 1.0 };
-    if labels.is_empty() { 0.0 } else { lines * (DIRECT_SIZE + 0.5) }
 }
 
 /// About one tick for this many points of an axis.
@@ -357,31 +361,4 @@ fn marked(points: usize) -> Vec<usize> {
         return (0..points).collect();
     }
     (0..MARKERS).map(|index| index * (points - 1) / (MARKERS - 1)).collect()
-}
-
-/// Points along everything drawn since mark number `from`.
-fn places(canvas: &Canvas, from: usize) -> Vec<Point> {
-    let mut found = Vec::new();
-    for mark in &canvas.marks[from..] {
-        match mark {
-            // Levels are grey and may be close to each other's labels: only data count.
-            super::canvas::Mark::Line { points, color, .. } if *color != Color::GREY => {
-                for pair in points.windows(2) {
-                    let ((x0, y0), (x1, y1)) = (pair[0], pair[1]);
-                    let steps = ((x1 - x0).hypot(y1 - y0) / 2.0).ceil().clamp(1.0, 500.0);
-                    let share = |step: usize| step as f64 / steps;
-                    found.extend(
-                        (0..=steps as usize).map(|step| {
-                            (x0 + share(step) * (x1 - x0), y0 + share(step) * (y1 - y0))
-                        }),
-                    );
-                }
-            }
-            super::canvas::Mark::Disc { center, .. } => found.push(*center),
-            // Markers; bands may be written on.
-            super::canvas::Mark::Area { points, alpha: 1.0, .. } => found.extend(points),
-            _ => {}
-        }
-    }
-    found
 }

@@ -9,6 +9,10 @@
 //! | `dynamics-TASK-T` | largest singular value of the state's Jacobian, Lyapunov spectrum |
 //! | `gradient-steps-TASK-T` | gradient norm against distance and training step, a panel per series |
 //! | `horizon-TASK` | longest length solved against the gradient's horizon before training |
+//! | `heat-TASK` | metric by series and length |
+//! | `pareto-TASK` | metric against speed and memory, with the front |
+//! | `ranks` | average ranks over all tasks and lengths, with what tests tell apart |
+//! | `profile` | performance profiles over all tasks and lengths |
 //! | `throughput-TASK` | tokens per second and peak memory against length, a panel per phase |
 //!
 //! The same summary gives the same bytes. Nothing is drawn for what was not measured.
@@ -17,14 +21,17 @@ mod curves;
 mod dynamics;
 mod gradient;
 mod gradient_steps;
+mod heat;
 mod horizon;
 mod metric;
+mod overall;
+mod pareto;
 mod throughput;
 
 use std::path::{Path, PathBuf};
 
-use unroll_results::Summary;
 use unroll_results::files;
+use unroll_results::{Decisions, Summary};
 
 use crate::draw::{Canvas, Figure, Look, looks};
 use crate::{Error, Result};
@@ -41,7 +48,7 @@ pub(crate) struct Plot {
 pub struct PlotInfo {
     /// File name without extension.
     pub name: String,
-    /// The task it is about.
+    /// The task it is about; empty for all of them.
     pub task: String,
     /// What it shows, in a line.
     pub title: String,
@@ -54,7 +61,7 @@ pub fn list(summary: &Summary) -> Vec<PlotInfo> {
         task: task.to_owned(),
         title: plot.figure.title,
     };
-    all(summary).into_iter().map(info).collect()
+    all(summary, &Decisions::of(summary)).into_iter().map(info).collect()
 }
 
 /// Writes every plot as `DIR/NAME.svg` and `DIR/NAME.png` and returns the paths.
@@ -62,9 +69,14 @@ pub fn list(summary: &Summary) -> Vec<PlotInfo> {
 /// # Errors
 /// [`Error::Results`], [`Error::Plot`].
 pub fn write_all(dir: &Path, summary: &Summary) -> Result<Vec<PathBuf>> {
+    write_these(dir, &all(summary, &Decisions::of(summary)))
+}
+
+/// The same for plots that are made already.
+pub(crate) fn write_these(dir: &Path, plots: &[(&str, Plot)]) -> Result<Vec<PathBuf>> {
     files::create_dir(dir)?;
     let mut paths = Vec::new();
-    for (_, Plot { name, figure }) in all(summary) {
+    for (_, Plot { name, figure }) in plots {
         let failed = |message| Error::Plot { plot: name.clone(), message };
         let canvas = figure.canvas();
         let svg = dir.join(format!("{name}.svg"));
@@ -92,12 +104,15 @@ fn png_bytes(canvas: &Canvas) -> Result<Vec<u8>, String> {
 }
 
 /// Every plot with its task.
-fn all(summary: &Summary) -> Vec<(&str, Plot)> {
+pub(crate) fn all<'a>(summary: &'a Summary, decisions: &Decisions) -> Vec<(&'a str, Plot)> {
     let palette = Palette::new(summary);
-    let mut found = Vec::new();
+    let mut found: Vec<(&str, Plot)> =
+        overall::plots(decisions, &palette).into_iter().map(|plot| ("", plot)).collect();
     for task in &summary.tasks {
         let mut plots = Vec::new();
         plots.extend(metric::plot(summary, &palette, task));
+        plots.extend(heat::plot(decisions, task));
+        plots.extend(pareto::plots(decisions, &palette, task));
         plots.extend(metric::other_lengths(summary, &palette, task));
         plots.extend(curves::plot(summary, &palette, task));
         plots.extend(gradient::plots(summary, &palette, task));

@@ -1,0 +1,333 @@
+//! The answer in three sentences: what is best, how sure that is, what it costs.
+
+use unroll_results::Summary;
+use unroll_results::decision::{Candidate, Decision, Decisions, Versus, fewest_seeds_for};
+use unroll_results::record::{GradientOf, Phase};
+use unroll_results::statistics::{Interval, median};
+use unroll_results::summary::Moment;
+
+use crate::decide::gain;
+use crate::document::Words;
+use crate::rows::{prefixed, significant};
+
+/// Names in one sentence.
+const NAMES: usize = 4;
+
+/// The sentences; one that nothing was measured for is left out.
+pub(crate) fn sentences(summary: &Summary, decisions: &Decisions) -> Vec<Words> {
+    if decisions.cells.is_empty() {
+        return without_quality(summary);
+    }
+    vec![best(decisions), sureness(decisions), cost(summary, decisions)]
+}
+
+/// `MSE 0.00123`.
+fn value(cell: &Decision, candidate: &Candidate) -> String {
+    match candidate.metric {
+        Some(value) => format!("{} {}", cell.metric, significant(value)),
+        None => "no finite value".to_owned(),
+    }
+}
+
+fn place(cell: &Decision) -> String {
+    format!("{} at length {}", cell.task, cell.length)
+}
+
+fn best(decisions: &Decisions) -> Words {
+    let learned: Vec<&Decision> =
+        decisions.cells.iter().filter(|cell| !cell.nothing_learned).collect();
+    if learned.is_empty() {
+        return "Nothing was learned: no run of any series is better than the best trivial baseline."
+            .into();
+    }
+    if let [cell] = decisions.cells[..].iter().collect::<Vec<_>>()[..] {
+        let winner = cell.winner();
+        let solved = solved(cell, winner);
+        return Words::new()
+            .text(format!("On {}, ", place(cell)))
+            .strong(&winner.series)
+            .text(format!(" does best: {}{solved}.", value(cell, winner)));
+    }
+    if let Some(overall) = &decisions.overall {
+        let order = overall.order();
+        let first = &overall.series[order[0]];
+        let mut words = Words::new()
+            .text(format!("Over {} combinations of task and length, ", overall.cells.len()))
+            .strong(&first.name);
+        let tied: Vec<&str> = match &overall.ranking {
+            Some(ranking) => order[1..]
+                .iter()
+                .filter(|&&other| ranking.average[other] == ranking.average[order[0]])
+                .map(|&other| overall.series[other].name.as_str())
+                .collect(),
+            None => Vec::new(),
+        };
+        if !tied.is_empty() {
+            words = words.text(", tied with ").names(tied, NAMES).text(",");
+        }
+        words = match &overall.ranking {
+            Some(ranking) => words.text(format!(
+                " has the best average rank ({} of {} series)",
+                significant(ranking.average[order[0]]),
+                overall.series.len()
+            )),
+            None => words.text(" comes first"),
+        };
+        words = words.text(format!(" and does best in {} of them", first.first));
+        if let Some(skill) = first.skill {
+            let interval = first.interval.map_or_else(String::new, |i| format!(" {}", ends(i)));
+            words = words.text(format!(
+                "; its interquartile mean skill is {skill:.2}{interval}, where 0 is the best trivial \
+                 baseline and 1 is perfect"
+            ));
+        }
+        return words.text(".");
+    }
+    let mut words = Words::new();
+    for (number, cell) in learned.iter().take(NAMES).enumerate() {
+        let start = if number == 0 { "On " } else { "; on " };
+        words = words
+            .text(format!("{start}{}, ", place(cell)))
+            .strong(&cell.winner().series)
+            .text(" does best");
+    }
+    words.text(".")
+}
+
+/// `, solved by 5 of 5 seeds`.
+fn solved(cell: &Decision, winner: &Candidate) -> String {
+    if winner.solved == 0 && cell.candidates.iter().all(|c| c.solved == 0) {
+        return String::new();
+    }
+    format!(", solved by {} of {} seeds", winner.solved, winner.scores.len())
+}
+
+/// `[0.82..1.00]`.
+pub(crate) fn ends(interval: Interval) -> String {
+    format!("[{:.2}..{:.2}]", interval.low, interval.high)
+}
+
+/// `probability of improvement 0.96 [0.84..1.00]`.
+fn improvement(versus: &Versus) -> String {
+    let interval = versus.interval.map_or_else(String::new, |i| format!(" {}", ends(i)));
+    format!("{:.2}{interval}", versus.probability)
+}
+
+fn sureness(decisions: &Decisions) -> Words {
+    let cells: Vec<&Decision> =
+        decisions.cells.iter().filter(|cell| cell.candidates.len() > 1).collect();
+    if cells.is_empty() {
+        return "There is one series only, so that nothing was compared.".into();
+    }
+    if let [cell] = cells[..] {
+        return sureness_of(cell);
+    }
+    let pairs: usize = cells.iter().map(|cell| cell.rivals().count()).sum();
+    let worse: usize = cells.iter().map(|c| c.rivals().filter(|(_, v)| v.worse).count()).sum();
+    let equal: usize = cells.iter().map(|c| c.rivals().filter(|(_, v)| v.equal).count()).sum();
+    let open = pairs - worse - equal;
+    let seeds = cells.iter().map(|cell| cell.seeds()).min().unwrap_or(0);
+    let mut words = Words::from(format!(
+        "Of {pairs} comparisons with the best series at a task and length, {worse} are decided (exact \
+         rank sum test, Holm-adjusted, p < 0.05)"
+    ));
+    if equal > 0 {
+        words = words.text(format!(", {equal} have nothing to decide (all runs score the same)"));
+    }
+    if open == 0 {
+        return words.text(", none is open.");
+    }
+    words = words.text(format!(", {open} are open"));
+    let most = cells.iter().map(|cell| cell.candidates.len()).max().unwrap_or(2);
+    let fewest = fewest_seeds_for(most);
+    if seeds < fewest {
+        return words.text(format!(
+            ": with {seeds} seeds and {most} series none can be decided, with {fewest} the first can."
+        ));
+    }
+    let mut needed: Vec<usize> = cells
+        .iter()
+        .flat_map(|cell| cell.open().filter_map(|(_, versus)| versus.seeds_needed))
+        .collect();
+    needed.sort_unstable();
+    match needed.len() {
+        0 => words.text("; no number of seeds up to 1,000 would decide them."),
+        count => words.text(format!(
+            "; at the differences seen, half of them take up to {} seeds to decide (now {seeds}).",
+            needed[count / 2].max(seeds + 1)
+        )),
+    }
+}
+
+fn sureness_of(cell: &Decision) -> Words {
+    let winner = cell.winner();
+    let name = |(candidate, _): &(&Candidate, &Versus)| candidate.series.clone();
+    let worse: Vec<_> = cell.rivals().filter(|(_, versus)| versus.worse).collect();
+    let equal: Vec<_> = cell.rivals().filter(|(_, versus)| versus.equal).collect();
+    let open: Vec<_> = cell.open().filter(|(_, versus)| !versus.equal).collect();
+    let mut words = Words::new();
+    if !worse.is_empty() {
+        let names: Vec<String> = worse.iter().map(name).collect();
+        let least = worse.iter().min_by(|a, b| a.1.probability.total_cmp(&b.1.probability));
+        words = words
+            .text("The evidence separates it from ")
+            .names(names.iter().map(String::as_str), NAMES)
+            .text(least.map_or_else(String::new, |(_, versus)| {
+                format!(" (probability of improvement at least {})", improvement(versus))
+            }));
+    }
+    if !equal.is_empty() {
+        let names: Vec<String> = equal.iter().map(name).collect();
+        let start =
+            if words.is_empty() { "It scores the same as " } else { "; it scores the same as " };
+        words =
+            words.text(start).names(names.iter().map(String::as_str), NAMES).text(" in every run");
+    }
+    if open.is_empty() {
+        return words.text(".");
+    }
+    let names: Vec<String> = open.iter().map(name).collect();
+    let start = match (words.is_empty(), worse.is_empty()) {
+        (true, _) => "The evidence does not separate it from ",
+        (false, false) => ", not from ",
+        (false, true) => "; the evidence does not separate it from ",
+    };
+    let closest = open.iter().min_by(|a, b| a.1.probability.total_cmp(&b.1.probability));
+    words = words.text(start).names(names.iter().map(String::as_str), NAMES);
+    if let Some((_, versus)) = closest {
+        words = words.text(format!(" (probability of improvement {})", improvement(versus)));
+        words = words.text(more_seeds(versus, winner.scores.len(), cell.candidates.len()));
+    }
+    words.text(".")
+}
+
+/// `; about 7 more seeds would (now 3)`.
+pub(crate) fn more_seeds(versus: &Versus, now: usize, series: usize) -> String {
+    let fewest = fewest_seeds_for(series);
+    match versus.seeds_needed {
+        _ if versus.equal => "; all runs score the same".to_owned(),
+        Some(needed) => {
+            let more = needed.max(fewest).saturating_sub(now).max(1);
+            let s = if more == 1 { "" } else { "s" };
+            format!("; about {more} more seed{s} would (now {now})")
+        }
+        None if now < fewest => {
+            format!("; fewer than {fewest} seeds cannot separate {series} series")
+        }
+        None => "; the difference seen is so small that 1,000 seeds would not".to_owned(),
+    }
+}
+
+fn cost(summary: &Summary, decisions: &Decisions) -> Words {
+    // The longest length of the task with most series tells most about cost.
+    let hardest = |cell: &&Decision| (!cell.nothing_learned, cell.candidates.len(), cell.length);
+    let Some(cell) = decisions.cells.iter().rev().max_by_key(hardest) else { return Words::new() };
+    let winner = cell.winner();
+    let mut words = Words::new();
+    let measured = |phase: &str| {
+        if summary.throughput.is_empty() { "while it trained" } else { phase }.to_owned()
+    };
+    if let Some(speed) = winner.tokens_per_s {
+        words = words.text(format!("On {} ", place(cell))).strong(&winner.series).text(format!(
+            " trained {} tokens/s ({})",
+            prefixed(speed),
+            measured("training step")
+        ));
+        let mut named: Vec<usize> = Vec::new();
+        for choice in &cell.choices {
+            if named.contains(&choice.candidate) {
+                continue;
+            }
+            named.push(choice.candidate);
+            let gains: Vec<String> = cell
+                .choices
+                .iter()
+                .filter(|other| other.candidate == choice.candidate)
+                .map(|c| format!("{} {}", significant(c.factor), gain(c.objective)))
+                .collect();
+            words = words
+                .text("; ")
+                .strong(&cell.candidates[choice.candidate].series)
+                .text(format!(", which is not shown to be worse, has {}", gains.join(" and ")));
+        }
+        if cell.choices.is_empty() && cell.candidates.len() > 1 {
+            words = words.text("; nothing that costs less is as good, as far as is known");
+        }
+        return words.text(".");
+    }
+    Words::from("What it costs was not measured.")
+}
+
+/// Without a metric: what gradients or times say.
+fn without_quality(summary: &Summary) -> Vec<Words> {
+    let mut sentences = Vec::new();
+    let initial = |g: &&unroll_results::summary::GradientGroup| {
+        g.of == GradientOf::Input && g.moment == Moment::Initial
+    };
+    if let Some(length) = summary.gradients.iter().filter(initial).map(|g| g.length).max() {
+        let at = || summary.gradients.iter().filter(initial).filter(|g| g.length == length);
+        // The reach and not the horizon: a residual connection misleads the second.
+        let mut reaching: Vec<(f64, &str)> = at()
+            .filter_map(|g| {
+                let reach: Vec<f64> =
+                    g.over_seeds.reach.iter().flatten().map(|&distance| distance as f64).collect();
+                Some((median(&reach)?, g.series.as_str()))
+            })
+            .collect();
+        reaching.sort_by(|a, b| a.0.total_cmp(&b.0));
+        if let (Some(first), Some(last)) = (reaching.first(), reaching.last()) {
+            let of = |reach: f64| format!(" ({} steps)", significant(reach));
+            sentences.push(
+                Words::new()
+                    .text(format!(
+                        "At initialisation and length {length}, 99 % of the input's gradient lies nearest \
+                         to the loss in "
+                    ))
+                    .strong(first.1)
+                    .text(format!("{} and reaches back farthest in ", of(first.0)))
+                    .strong(last.1)
+                    .text(format!("{}.", of(last.0))),
+            );
+        }
+        let lasting: Vec<&str> = at()
+            .filter(|g| g.over_seeds.horizon_percent.iter().all(Option::is_none))
+            .map(|g| g.series.as_str())
+            .collect();
+        if !lasting.is_empty() {
+            sentences.push(
+                Words::new()
+                    .text("Its norm does not fall to 1 % within that length in ")
+                    .names(lasting.iter().copied(), NAMES)
+                    .text("."),
+            );
+        }
+    }
+    let step = |g: &&unroll_results::summary::ThroughputGroup| g.phase == Phase::TrainStep;
+    if let Some(length) = summary.throughput.iter().filter(step).map(|g| g.length).max() {
+        let fastest = summary
+            .throughput
+            .iter()
+            .filter(step)
+            .filter(|g| g.length == length)
+            .max_by(|a, b| a.tokens_per_s.median.total_cmp(&b.tokens_per_s.median));
+        if let Some(group) = fastest {
+            sentences.push(
+                Words::new().text(format!("At length {length}, ")).strong(&group.series).text(
+                    format!(" trains fastest: {} tokens/s.", prefixed(group.tokens_per_s.median)),
+                ),
+            );
+        }
+    }
+    if summary.setting.trials == 0 {
+        sentences.push("There are no results yet.".into());
+    } else if summary.setting.failed == summary.setting.trials {
+        sentences.push("Every trial failed: there is nothing to compare.".into());
+    } else {
+        sentences.push(
+            "No trial measured a metric after training, so that this says nothing about which \
+             architecture learns best."
+                .into(),
+        );
+    }
+    sentences
+}

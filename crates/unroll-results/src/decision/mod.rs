@@ -1,0 +1,376 @@
+//! Which architecture, for each task and length, and how sure that is; and over all of them.
+//!
+//! A run's *score* is its test metric, larger being better; beyond the task's own criterion for
+//! "solved" nothing is gained any more, so scores end there; a run that diverged scores minus infinity.
+//! The *best* series has the largest interquartile mean of scores, then the larger mean, then the higher
+//! speed, then fewer parameters. Another series is *worse* when the exact rank sum test against the best, adjusted by Holm
+//! over the other series, has p < 0.05; otherwise the evidence does not separate them.
+
+mod overall;
+mod pareto;
+
+pub use overall::{Overall, OverallSeries, TAUS};
+
+use crate::Summary;
+use crate::record::{Better, Phase};
+use crate::statistics::improvement::{
+    Paired, fewest_seeds, holm, improvement_interval, probability_of_improvement, rank_sum_p,
+    seeds_needed,
+};
+use crate::statistics::{Interval, interquartile_mean, mean, stratified_bootstrap};
+use crate::summary::{QualityGroup, ThroughputGroup};
+
+/// Seeds below which no interval is shown: few values have few different resamples.
+pub const SEEDS_FOR_INTERVALS: usize = 5;
+/// Rounds of every bootstrap.
+pub const RESAMPLES: usize = 2000;
+/// Seed of every bootstrap.
+const SEED: u64 = 0x0008_13e5;
+/// Error probability of each decision.
+pub const ALPHA: f64 = 0.05;
+
+/// What a report decides.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decisions {
+    /// One for each task and length with a metric.
+    pub cells: Vec<Decision>,
+    /// Over all of them, when there are two or more.
+    pub overall: Option<Overall>,
+}
+
+/// The decision for one task and length.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    /// Task.
+    pub task: String,
+    /// Length, steps.
+    pub length: usize,
+    /// Metric with unit.
+    pub metric: String,
+    /// Which end is good.
+    pub better: Better,
+    /// Series in the summary's order.
+    pub candidates: Vec<Candidate>,
+    /// Place of the best one.
+    pub best: usize,
+    /// Whether no run of any series is better than the best trivial baseline.
+    pub nothing_learned: bool,
+    /// What to take when something else matters most.
+    pub choices: Vec<Choice>,
+    /// The objectives that the front was found with.
+    pub objectives: Vec<Objective>,
+}
+
+/// One series in a decision.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Candidate {
+    /// Series.
+    pub series: String,
+    /// (seed, score) of each run.
+    pub scores: Vec<(u64, f64)>,
+    /// Interquartile mean of the metric over finite values.
+    pub metric: Option<f64>,
+    /// Its 95 % bootstrap interval, from [`SEEDS_FOR_INTERVALS`] seeds on.
+    pub interval: Option<Interval>,
+    /// Runs that solved the task.
+    pub solved: usize,
+    /// Runs that diverged.
+    pub diverged: usize,
+    /// Runs that are better than the best trivial baseline; `None` without a baseline.
+    pub above_chance: Option<usize>,
+    /// The longest length that every seed solved, of this task.
+    pub longest_solved: Option<usize>,
+    /// Tokens per second of training.
+    pub tokens_per_s: Option<f64>,
+    /// Peak memory of a training step, bytes.
+    pub peak_bytes: Option<u64>,
+    /// Trainable parameters.
+    pub parameters: Option<u64>,
+    /// The first series that is at least as good in every objective and better in one; `None` on the
+    /// front.
+    pub dominated_by: Option<String>,
+    /// The best series against this one; `None` for the best.
+    pub versus: Option<Versus>,
+}
+
+/// The best series against another.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Versus {
+    /// Probability that a run of the best one has the better score.
+    pub probability: f64,
+    /// Its 95 % bootstrap interval, from [`SEEDS_FOR_INTERVALS`] seeds on.
+    pub interval: Option<Interval>,
+    /// p of the exact rank sum test, Holm-adjusted.
+    pub p: f64,
+    /// Seed by seed.
+    pub paired: Paired,
+    /// Whether the other one is worse: `p` below [`ALPHA`].
+    pub worse: bool,
+    /// Whether all scores of both are equal: there is nothing that more seeds could show.
+    pub equal: bool,
+    /// Seeds in all that would show a difference of this size with 80 % power; `None` when none would.
+    pub seeds_needed: Option<usize>,
+}
+
+/// Something to be good at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Objective {
+    /// The metric.
+    Metric,
+    /// The longest length that every seed solved.
+    Length,
+    /// Tokens per second of training.
+    Speed,
+    /// Peak memory of a training step.
+    Memory,
+    /// Trainable parameters.
+    Parameters,
+}
+
+impl Objective {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Metric, Self::Length, Self::Speed, Self::Memory, Self::Parameters];
+
+    /// In words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Metric => "metric",
+            Self::Length => "longest length solved",
+            Self::Speed => "tokens/s",
+            Self::Memory => "memory",
+            Self::Parameters => "parameters",
+        }
+    }
+
+    /// A candidate's value, larger is better; `None` where it was not measured.
+    pub fn of(self, candidate: &Candidate) -> Option<f64> {
+        match self {
+            Self::Metric => score(candidate),
+            Self::Length => Some(candidate.longest_solved.unwrap_or(0) as f64),
+            Self::Speed => candidate.tokens_per_s,
+            Self::Memory => candidate.peak_bytes.map(|bytes| -(bytes as f64)),
+            Self::Parameters => candidate.parameters.map(|count| -(count as f64)),
+        }
+    }
+}
+
+/// What to take when an objective matters most: the best in it among those that the evidence does not
+/// show to be worse.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Choice {
+    /// What matters most.
+    pub objective: Objective,
+    /// Place of the candidate.
+    pub candidate: usize,
+    /// How many times better than the best candidate it is in that.
+    pub factor: f64,
+}
+
+impl Decisions {
+    /// Decides.
+    pub fn of(summary: &Summary) -> Self {
+        let mut cells = Vec::new();
+        let mut keys: Vec<(&str, usize)> = Vec::new();
+        for group in summary.quality.iter().filter(|group| !group.values.is_empty()) {
+            let key = (group.task.as_str(), group.length);
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        for (task, length) in keys {
+            cells.extend(decide(summary, task, length));
+        }
+        let overall = Overall::of(summary, &cells);
+        Self { cells, overall }
+    }
+}
+
+impl Decision {
+    /// The best candidate.
+    pub fn winner(&self) -> &Candidate {
+        &self.candidates[self.best]
+    }
+
+    /// Those that the evidence does not show to be worse, the best left out.
+    pub fn open(&self) -> impl Iterator<Item = (&Candidate, &Versus)> {
+        self.rivals().filter(|(_, versus)| !versus.worse)
+    }
+
+    /// Whether the evidence shows no other series to be worse than the best, nor equal to it.
+    pub fn undecided(&self) -> bool {
+        self.candidates.len() > 1 && self.rivals().all(|(_, v)| !v.worse && !v.equal)
+    }
+
+    /// All but the best.
+    pub fn rivals(&self) -> impl Iterator<Item = (&Candidate, &Versus)> {
+        self.candidates.iter().filter_map(|c| Some((c, c.versus.as_ref()?)))
+    }
+
+    /// The smallest number of runs of a series.
+    pub fn seeds(&self) -> usize {
+        self.candidates.iter().map(|candidate| candidate.scores.len()).min().unwrap_or(0)
+    }
+}
+
+/// Interquartile mean of the scores.
+fn score(candidate: &Candidate) -> Option<f64> {
+    interquartile_mean(&values(&candidate.scores))
+}
+
+fn values(scores: &[(u64, f64)]) -> Vec<f64> {
+    scores.iter().map(|score| score.1).collect()
+}
+
+/// A run's score: see the module.
+fn score_of(value: f64, better: Better, solved_at: Option<f64>) -> f64 {
+    if !value.is_finite() {
+        return f64::NEG_INFINITY;
+    }
+    match better {
+        Better::Lower => -solved_at.map_or(value, |limit| value.max(limit)),
+        Better::Higher => solved_at.map_or(value, |limit| value.min(limit)),
+    }
+}
+
+fn decide(summary: &Summary, task: &str, length: usize) -> Option<Decision> {
+    let groups: Vec<&QualityGroup> = summary
+        .quality
+        .iter()
+        .filter(|g| g.task == task && g.length == length && !g.values.is_empty())
+        .collect();
+    let first = *groups.first()?;
+    let mut candidates: Vec<Candidate> =
+        groups.iter().map(|group| candidate(summary, group)).collect();
+    let rank = |candidate: &Candidate| {
+        let of = |objective: Objective| objective.of(candidate).unwrap_or(f64::NEG_INFINITY);
+        // Trimming hides a run that failed where all others solved: the mean does not.
+        let mean = mean(&values(&candidate.scores)).unwrap_or(f64::NEG_INFINITY);
+        [of(Objective::Metric), mean, of(Objective::Speed), of(Objective::Parameters)]
+    };
+    let mut best = 0;
+    for place in 1..candidates.len() {
+        let (new, old) = (rank(&candidates[place]), rank(&candidates[best]));
+        if new.partial_cmp(&old) == Some(std::cmp::Ordering::Greater) {
+            best = place;
+        }
+    }
+    compare(&mut candidates, best);
+    let objectives = pareto::mark(&mut candidates);
+    let choices = choices(&candidates, best);
+    Some(Decision {
+        task: task.to_owned(),
+        length,
+        metric: first.metric.clone(),
+        better: first.better,
+        best,
+        nothing_learned: groups
+            .iter()
+            .all(|g| !g.baselines.is_empty() && g.at_chance + g.diverged >= g.n),
+        choices,
+        objectives,
+        candidates,
+    })
+}
+
+fn candidate(summary: &Summary, group: &QualityGroup) -> Candidate {
+    let finite: Vec<f64> =
+        group.values.iter().map(|v| v.value).filter(|value| value.is_finite()).collect();
+    let enough = finite.len() >= SEEDS_FOR_INTERVALS;
+    let same = |times: &&ThroughputGroup| {
+        times.phase == Phase::TrainStep
+            && (&times.series, &times.task, times.length)
+                == (&group.series, &group.task, group.length)
+    };
+    let times = summary.throughput.iter().find(same);
+    let trained = group.tokens_per_s.map(|spread| spread.median);
+    let longest_solved = summary
+        .quality
+        .iter()
+        .filter(|g| g.series == group.series && g.task == group.task)
+        .filter(|g| g.n > 0 && g.solved == g.n)
+        .map(|g| g.length)
+        .max();
+    Candidate {
+        series: group.series.clone(),
+        scores: group
+            .values
+            .iter()
+            .map(|v| (v.seed, score_of(v.value, group.better, group.solved_at)))
+            .collect(),
+        metric: interquartile_mean(&finite),
+        interval: enough
+            .then(|| stratified_bootstrap(&[&finite], interquartile_mean, 0.95, RESAMPLES, SEED))
+            .flatten(),
+        solved: group.solved,
+        diverged: group.diverged,
+        above_chance: (!group.baselines.is_empty())
+            .then(|| group.n.saturating_sub(group.at_chance + group.diverged)),
+        longest_solved,
+        tokens_per_s: times.map(|t| t.tokens_per_s.median).or(trained),
+        peak_bytes: times.map(|t| t.peak_bytes).filter(|bytes| *bytes > 0),
+        parameters: group.parameters,
+        dominated_by: None,
+        versus: None,
+    }
+}
+
+/// Fills in the best one against each other.
+fn compare(candidates: &mut [Candidate], best: usize) {
+    let winner = candidates[best].scores.clone();
+    let x = values(&winner);
+    let others: Vec<usize> = (0..candidates.len()).filter(|place| *place != best).collect();
+    let p: Vec<f64> = others
+        .iter()
+        .map(|&place| rank_sum_p(&x, &values(&candidates[place].scores)).unwrap_or(1.0))
+        .collect();
+    let adjusted = holm(&p);
+    // What a pair has to pass when all others are as hard to tell apart.
+    let alpha = ALPHA / others.len().max(1) as f64;
+    for (&place, p) in others.iter().zip(adjusted) {
+        let y = values(&candidates[place].scores);
+        let Some(probability) = probability_of_improvement(&x, &y) else { continue };
+        let enough = x.len().min(y.len()) >= SEEDS_FOR_INTERVALS;
+        let equal = x.iter().chain(&y).all(|score| *score == x[0]);
+        candidates[place].versus = Some(Versus {
+            probability,
+            interval: enough
+                .then(|| improvement_interval(&[(x.clone(), y)], RESAMPLES, SEED))
+                .flatten(),
+            p,
+            paired: Paired::of(&winner, &candidates[place].scores),
+            worse: p < ALPHA,
+            equal,
+            seeds_needed: if equal { None } else { seeds_needed(probability, alpha) },
+        });
+    }
+}
+
+fn choices(candidates: &[Candidate], best: usize) -> Vec<Choice> {
+    let mut found = Vec::new();
+    for objective in [Objective::Speed, Objective::Memory, Objective::Parameters] {
+        let Some(own) = objective.of(&candidates[best]) else { continue };
+        let mut choice: Option<(usize, f64)> = None;
+        for (place, candidate) in candidates.iter().enumerate() {
+            let open = candidate.versus.as_ref().is_some_and(|versus| !versus.worse);
+            let Some(value) = objective.of(candidate).filter(|_| open) else { continue };
+            if value > own && choice.is_none_or(|(_, most)| value > most) {
+                choice = Some((place, value));
+            }
+        }
+        if let Some((candidate, value)) = choice {
+            let (a, b) = (value.abs(), own.abs());
+            let factor = a.max(b) / a.min(b).max(f64::MIN_POSITIVE);
+            found.push(Choice { objective, candidate, factor });
+        }
+    }
+    found
+}
+
+/// Seeds for each series with which a comparison among `series` of them could separate anything.
+pub fn fewest_seeds_for(series: usize) -> usize {
+    fewest_seeds(ALPHA / series.saturating_sub(1).max(1) as f64)
+}
+
+#[cfg(test)]
+mod tests;
