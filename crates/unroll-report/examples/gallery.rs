@@ -1,4 +1,4 @@
-//! Draws every kind of plot, and the hard cases, from made-up records:
+//! Makes reports with every kind of plot, and of the hard cases, from made-up records:
 //! `cargo run --release -p unroll-report --example gallery -- DIR`.
 
 #[path = "../tests/records/mod.rs"]
@@ -6,6 +6,7 @@ mod records;
 
 use std::path::PathBuf;
 
+use unroll_report::{Report, ReportContext};
 use unroll_results::Summary;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -14,7 +15,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     cases.extend(records::edge_cases());
     for (name, records) in cases {
         let summary = Summary::from_records(&records);
-        for path in unroll_report::plots::write_all(&dir.join(name), &summary)? {
+        let context = ReportContext { experiment: name.into(), ..ReportContext::default() };
+        let folder = dir.join(name);
+        std::fs::create_dir_all(&folder)?;
+        for path in Report::new(&context, &summary).write(&folder)? {
             println!("{}", path.display());
         }
     }

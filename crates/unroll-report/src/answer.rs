@@ -3,8 +3,8 @@
 use unroll_results::Summary;
 use unroll_results::decision::{Candidate, Decision, Decisions, Versus, fewest_seeds_for};
 use unroll_results::record::{GradientOf, Phase};
-use unroll_results::statistics::Interval;
-use unroll_results::summary::{Moment, median_horizon};
+use unroll_results::statistics::{Interval, median};
+use unroll_results::summary::Moment;
 
 use crate::decide::gain;
 use crate::document::Words;
@@ -266,33 +266,37 @@ fn without_quality(summary: &Summary) -> Vec<Words> {
     };
     if let Some(length) = summary.gradients.iter().filter(initial).map(|g| g.length).max() {
         let at = || summary.gradients.iter().filter(initial).filter(|g| g.length == length);
-        let mut fading: Vec<(f64, &str)> = at()
+        // The reach and not the horizon: a residual connection misleads the second.
+        let mut reaching: Vec<(f64, &str)> = at()
             .filter_map(|g| {
-                Some((median_horizon(&g.over_seeds.horizon_percent)?, g.series.as_str()))
+                let reach: Vec<f64> =
+                    g.over_seeds.reach.iter().flatten().map(|&distance| distance as f64).collect();
+                Some((median(&reach)?, g.series.as_str()))
             })
             .collect();
-        fading.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let lasting: Vec<&str> = at()
-            .filter(|g| median_horizon(&g.over_seeds.horizon_percent).is_none())
-            .map(|g| g.series.as_str())
-            .collect();
-        if let (Some(first), Some(last)) = (fading.first(), fading.last()) {
+        reaching.sort_by(|a, b| a.0.total_cmp(&b.0));
+        if let (Some(first), Some(last)) = (reaching.first(), reaching.last()) {
+            let of = |reach: f64| format!(" ({} steps)", significant(reach));
             sentences.push(
                 Words::new()
                     .text(format!(
-                        "At initialisation and length {length}, the gradient of the input fades soonest in "
+                        "At initialisation and length {length}, 99 % of the input's gradient lies nearest \
+                         to the loss in "
                     ))
                     .strong(first.1)
-                    .text(format!(" (to 1 % after {} steps)", significant(first.0)))
-                    .text(", and among those that fade latest in ")
+                    .text(format!("{} and reaches back farthest in ", of(first.0)))
                     .strong(last.1)
-                    .text(format!(" ({} steps).", significant(last.0))),
+                    .text(format!("{}.", of(last.0))),
             );
         }
+        let lasting: Vec<&str> = at()
+            .filter(|g| g.over_seeds.horizon_percent.iter().all(Option::is_none))
+            .map(|g| g.series.as_str())
+            .collect();
         if !lasting.is_empty() {
             sentences.push(
                 Words::new()
-                    .text(format!("It does not fall to 1 % within {length} steps in "))
+                    .text("Its norm does not fall to 1 % within that length in ")
                     .names(lasting.iter().copied(), NAMES)
                     .text("."),
             );

@@ -20,7 +20,7 @@ pub(crate) fn section(decisions: &Decisions) -> Option<Section> {
          series scoring above a run of the other (ties count half; beyond the task's criterion for \
          solved nothing is gained). An exact rank sum test, Holm-adjusted at 5 %, decides; with {} \
          series that takes {} seeds at the least. Intervals (95 %, bootstrap) are shown from {} seeds on. In \
-         the tables, “up to” is the longest length that every seed solved; a series is not “on the front” \
+         the tables, “up to” is the longest length that every seed solved; a series is not on the Pareto “front” \
          when another is nowhere worse and somewhere better in metric, length solved, tokens/s, peak memory \
          and parameters.",
         first.candidates.len(),
@@ -91,8 +91,8 @@ fn recommend(section: &mut Section, cell: &Decision) {
         let other = &cell.candidates[choice.candidate];
         let what = match choice.objective {
             Objective::Speed => "speed matters most",
-            Objective::Memory => "memory is short",
-            _ => "parameters count",
+            Objective::Memory => "memory matters most",
+            _ => "parameters matter most",
         };
         let gain = gain(choice.objective);
         reasons.push(
@@ -132,7 +132,7 @@ fn table(cell: &Decision) -> Rows {
         ("params", true),
         ("P(best better) [95 %]", true),
         ("p", true),
-        ("on the front", false),
+        ("front", false),
     ]);
     for (place, candidate) in cell.candidates.iter().enumerate() {
         let versus = candidate.versus.as_ref();

@@ -21,7 +21,7 @@ pub(crate) fn render(document: &Document, plots: &[(&str, Plot)]) -> String {
                 }
                 // Markdown of the experiment's author; its HTML is shown and not run.
                 Block::Prose(prose) => {
-                    let _ = write!(text, "\n{}\n", prose.trim().replace('<', "&lt;"));
+                    let _ = write!(text, "\n{}\n", html_as_text(prose.trim()));
                 }
                 Block::List(items) => {
                     text.push('\n');
@@ -56,15 +56,18 @@ fn inline(words: &Words) -> String {
 
 /// A text that stays on its line and is no HTML and no link.
 fn line(text: &str) -> String {
+    html_as_text(text).replace(['\n', '\r', '\t'], " ").replace("](", "] (")
+}
+
+/// A `<` that could begin an element or a comment as `&lt;`; one before a number stays.
+fn html_as_text(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '<' => safe.push_str("&lt;"),
-            '\n' | '\r' | '\t' => safe.push(' '),
-            c => safe.push(c),
-        }
+    let mut rest = text.chars().peekable();
+    while let Some(c) = rest.next() {
+        let begins = rest.peek().is_none_or(|next| next.is_alphabetic() || "/!?".contains(*next));
+        if c == '<' && begins { safe.push_str("&lt;") } else { safe.push(c) }
     }
-    safe.replace("](", "] (")
+    safe
 }
 
 fn table(text: &mut String, rows: &Rows) {

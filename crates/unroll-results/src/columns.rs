@@ -283,7 +283,7 @@ pub fn readme() -> String {
          | `tables/*.csv`, `tables/*.parquet` | the records as tables: same rows, same columns in \
          both formats |\n\
          | `plots/*.svg`, `plots/*.png` | the plots |\n\
-         | `REPORT.md` | question, setting, tables, plots, failures, how to reproduce |\n\n\
+         | `REPORT.html`, `REPORT.md` | the report: question, answer, decisions, tables, plots, failures, how to reproduce; the page needs nothing but itself |\n\n\
          In a CSV file an empty field is a missing value; `NaN`, `inf` and `-inf` are values (a \
          diverged loss). In a record these three are strings, because JSON has no such numbers.\n\n\
          Records, manifest and environments carry the BLAKE3 hash of their content: `unroll verify` \

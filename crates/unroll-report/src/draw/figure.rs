@@ -3,8 +3,9 @@
 use super::axis::Axis;
 use super::canvas::{Align, Canvas, Color, Tag};
 use super::font::{shortened, text_width};
+use super::labels::room_above;
 use super::look::Look;
-use super::panel::{Frame, LABEL_SIZE, Panel, TICK_SIZE, room_above};
+use super::panel::{Frame, LABEL_SIZE, Panel, TICK_SIZE};
 
 /// Width of a paper's column and of both columns, points.
 const SINGLE: f64 = 252.0;

@@ -184,7 +184,7 @@ fn draw(mark: &Mark, tag: Tag, colors: &mut Colors, path: &mut Path, svg: &mut S
                 String::new()
             };
             // The reader's font may be wider than the one that everything was placed with.
-            let fit = if text.chars().count() > 3 {
+            let fit = if text.chars().count() > 1 {
                 let width = unit(text_width(text, *size));
                 format!(" textLength=\"{width}\" lengthAdjust=\"spacingAndGlyphs\"")
             } else {

@@ -6,6 +6,7 @@ mod dashes;
 mod figure;
 mod font;
 mod inline;
+mod labels;
 mod look;
 mod panel;
 mod ticks;

@@ -2,7 +2,7 @@
 
 use super::axis::Axis;
 use super::canvas::{Align, Canvas, Color, Hit, Point, Tag};
-use super::font::text_width;
+use super::labels::{places, write_label};
 use super::look::Look;
 
 /// Something drawn in a panel; places are coordinates of the axes.
@@ -61,7 +61,7 @@ pub(crate) struct Frame {
 
 pub(super) const TICK_SIZE: f64 = 7.0;
 pub(super) const LABEL_SIZE: f64 = 8.0;
-const DIRECT_SIZE: f64 = 6.3;
+pub(super) const DIRECT_SIZE: f64 = 6.3;
 const TICK_LENGTH: f64 = 2.5;
 const TICK_GAP: f64 = 2.0;
 /// Markers on a line of many points.
@@ -90,7 +90,7 @@ impl Panel {
         widest + TICK_LENGTH + TICK_GAP
     }
 
-    fn at(&self, frame: Frame, (x, y): Point) -> Point {
+    pub(super) fn at(&self, frame: Frame, (x, y): Point) -> Point {
         (
             frame.left + frame.width * self.x.place(x),
             frame.top + frame.height * (1.0 - self.y.place(y)),
@@ -319,47 +319,6 @@ impl Panel {
             canvas.hits.push(Hit { at: self.at(frame, point), series, text });
         }
     }
-
-    /// Where a level's label may stand, best first.
-    fn places_beside_level(&self, frame: Frame, at: f64, label: &str) -> Vec<Point> {
-        let width = text_width(label, DIRECT_SIZE);
-        let right = frame.left + frame.width;
-        if self.y.is_names() {
-            // Above the frame, over the top end of the line.
-            let x = frame.left + frame.width * self.x.place(at);
-            let x = (x - width / 2.0).min(right - width).max(frame.left);
-            return vec![(x, frame.top - 2.5), (x, frame.top - 3.0 - DIRECT_SIZE)];
-        }
-        let y = frame.top + frame.height * (1.0 - self.y.place(at));
-        let (above, below) = (y - 1.8, y + 0.95 * DIRECT_SIZE);
-        let fits =
-            |y: &f64| *y >= frame.top + 0.5 * DIRECT_SIZE && *y <= frame.top + frame.height - 1.0;
-        let steps = [1.0, 0.0, 0.5, 0.75, 0.25];
-        let xs = steps.map(|step| frame.left + 2.0 + step * (frame.width - width - 4.0));
-        [above, below].into_iter().filter(fits).flat_map(|y| xs.map(|x| (x, y))).collect()
-    }
-
-    /// Where the label of a line through points may stand: over or under each of them.
-    fn places_beside_points(&self, frame: Frame, points: &[Point], label: &str) -> Vec<Point> {
-        let width = text_width(label, DIRECT_SIZE);
-        let room = frame.left + 2.0..=(frame.left + frame.width - width).max(frame.left + 2.0);
-        let beside = |&point: &Point| {
-            let (x, y) = self.at(frame, point);
-            let x = (x - width / 2.0).clamp(*room.start(), *room.end());
-            [(x, (y - 3.5).max(frame.top + DIRECT_SIZE)), (x, y + DIRECT_SIZE + 2.0)]
-        };
-        points.iter().flat_map(beside).collect()
-    }
-
-    /// Where the label of an upright line may stand: beside its ends.
-    fn places_beside_upright(&self, frame: Frame, at: f64, label: &str) -> Vec<Point> {
-        let width = text_width(label, DIRECT_SIZE);
-        let x = frame.left + frame.width * self.x.place(at);
-        let (top, bottom) = (frame.top + DIRECT_SIZE, frame.top + frame.height - 3.0);
-        let fits = |x: &f64| *x > frame.left && x + width < frame.left + frame.width;
-        let sides = [x + 2.5, x - 2.5 - width];
-        sides.into_iter().filter(fits).flat_map(|x| [(x, top), (x, bottom)]).collect()
-    }
 }
 
 impl Layer {
@@ -385,45 +344,10 @@ impl Layer {
     }
 }
 
-/// Writes a label at the candidate where it covers least of what is drawn.
-fn write_label(canvas: &mut Canvas, label: &str, candidates: Vec<Point>, taken: &mut Vec<Point>) {
-    let width = text_width(label, DIRECT_SIZE);
-    let covered = |(x, y): Point, taken: &[Point]| {
-        let inside = |&&(px, py): &&Point| {
-            px > x - 1.5 && px < x + width + 1.5 && py > y - 0.9 * DIRECT_SIZE && py < y + 1.5
-        };
-        taken.iter().filter(inside).count()
-    };
-    if let Some(place) = candidates.into_iter().min_by_key(|&place| covered(place, taken)) {
-        canvas.text(label, place, DIRECT_SIZE, Color::GREY, Align::Left);
-        taken.extend((0..=width as usize).map(|step| (place.0 + step as f64, place.1 - 2.0)));
-    }
-}
-
 fn cross(canvas: &mut Canvas, (x, y): Point, color: Color) {
     for side in [-2.2, 2.2] {
         canvas.line(vec![(x - 2.2, y - side), (x + 2.2, y + side)], 1.0, color);
     }
-}
-
-/// Labels of levels in a panel with rows stand above the frame: how many lines they may need.
-pub(super) fn room_above(panel: &Panel, width: f64) -> f64 {
-    if !panel.y.is_names() {
-        return 0.0;
-    }
-    let mut labels: Vec<(f64, f64)> = Vec::new();
-    for layer in &panel.layers {
-        if let Layer::Level { at, label, .. } = layer {
-            labels.push((width * panel.x.place(*at), text_width(label, DIRECT_SIZE)));
-        }
-    }
-    let touching = labels.windows(2).any(|pair| {
-        let (a, b) = (pair[0], pair[1]);
-        // Labels that would leave the frame are moved in: reckon with their whole width.
-        (a.0 - b.0).abs() < a.1 + b.1
-    });
-    let lines = if touching { 2.0 } else { 1.0 };
-    if labels.is_empty() { 0.0 } else { lines * (DIRECT_SIZE + 0.5) }
 }
 
 /// About one tick for this many points of an axis.
@@ -437,31 +361,4 @@ fn marked(points: usize) -> Vec<usize> {
         return (0..points).collect();
     }
     (0..MARKERS).map(|index| index * (points - 1) / (MARKERS - 1)).collect()
-}
-
-/// Points along everything drawn since mark number `from`.
-fn places(canvas: &Canvas, from: usize) -> Vec<Point> {
-    let mut found = Vec::new();
-    for mark in &canvas.marks[from..] {
-        match mark {
-            // Levels are grey and may be close to each other's labels: only data count.
-            super::canvas::Mark::Line { points, color, .. } if *color != Color::GREY => {
-                for pair in points.windows(2) {
-                    let ((x0, y0), (x1, y1)) = (pair[0], pair[1]);
-                    let steps = ((x1 - x0).hypot(y1 - y0) / 2.0).ceil().clamp(1.0, 500.0);
-                    let share = |step: usize| step as f64 / steps;
-                    found.extend(
-                        (0..=steps as usize).map(|step| {
-                            (x0 + share(step) * (x1 - x0), y0 + share(step) * (y1 - y0))
-                        }),
-                    );
-                }
-            }
-            super::canvas::Mark::Disc { center, .. } => found.push(*center),
-            // Markers; bands may be written on.
-            super::canvas::Mark::Area { points, alpha: 1.0, .. } => found.extend(points),
-            _ => {}
-        }
-    }
-    found
 }
