@@ -7,8 +7,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 folder=results/reference
+# Before anything is removed: the build notes whether the tree has changes.
+cargo build --quiet --release -p unroll
 rm -rf "$folder"
-cargo run --quiet --release -- run experiments/reference.toml
+"${CARGO_TARGET_DIR:-target}"/release/unroll run experiments/reference.toml
 find "$folder" -mindepth 1 -maxdepth 1 ! -name 'REPORT.*' ! -name plots -exec rm -r {} +
 rm "$folder"/plots/*.png
 du -sh "$folder"
