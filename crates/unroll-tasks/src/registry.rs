@@ -1,10 +1,10 @@
 //! All tasks by name.
 
 use crate::TaskEntry;
-use crate::real::{digits, electricity, japanese_vowels, mnist};
+use crate::real::{digits, electricity, japanese_vowels, mnist, spoken_digits, timeseries};
 use crate::synthetic::{adding, copy, mqar, parity, selective_copy};
 
-static REGISTRY: [TaskEntry; 9] = [
+static REGISTRY: [TaskEntry; 11] = [
     adding::ENTRY,
     copy::ENTRY,
     selective_copy::ENTRY,
@@ -14,6 +14,8 @@ static REGISTRY: [TaskEntry; 9] = [
     mnist::ENTRY,
     electricity::ENTRY,
     japanese_vowels::ENTRY,
+    spoken_digits::ENTRY,
+    timeseries::ENTRY,
 ];
 
 /// All tasks, the synthetic ones first.

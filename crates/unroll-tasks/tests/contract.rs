@@ -29,6 +29,11 @@ fn build(
         .unwrap_or_else(|error| panic!("{} at {length}: {error}", entry.name))
 }
 
+/// Whether examples are drawn at any length, and not read from files.
+fn is_synthetic(entry: &TaskEntry) -> bool {
+    entry.files.is_empty() && entry.name != "timeseries"
+}
+
 /// A length that the task takes: its own, or `length`.
 fn length_of(entry: &TaskEntry, length: usize, options: &Map<String, Value>) -> usize {
     (entry.fixed_length)(options).expect("valid options").unwrap_or(length)
@@ -119,7 +124,7 @@ proptest! {
     fn synthetic_tasks_keep_their_promises_at_any_length(
         length in 32usize..150, seed: u64, step: u64, batch_size in 1usize..9,
     ) {
-        for entry in registry().iter().filter(|entry| entry.files.is_empty()) {
+        for entry in registry().iter().filter(|entry| is_synthetic(entry)) {
             let options = small(entry);
             let task = build(entry, length, seed, &options);
             let batch = task.train_batch(step, batch_size);
@@ -144,7 +149,7 @@ proptest! {
 
 #[test]
 fn data_sets_keep_their_promises() {
-    for entry in registry().iter().filter(|entry| !entry.files.is_empty()) {
+    for entry in registry().iter().filter(|entry| !is_synthetic(entry)) {
         let options = options(&json!({}));
         let length = length_of(entry, 48, &options);
         let (task, other) = (build(entry, length, 1, &options), build(entry, length, 2, &options));
@@ -173,7 +178,7 @@ fn data_sets_keep_their_promises() {
 /// One epoch of training batches has each training example, and none of the other splits.
 #[test]
 fn training_never_meets_the_evaluation_examples() {
-    for (name, examples) in [("digits", 1797), ("japanese_vowels", 640)] {
+    for (name, examples) in [("digits", 1797), ("japanese_vowels", 640), ("spoken_digits", 3000)] {
         let entry = find(name).unwrap();
         let options = options(&json!({}));
         let task = build(entry, length_of(entry, 0, &options), 5, &options);
@@ -204,17 +209,24 @@ fn names_options_and_files_are_consistent() {
             "digits",
             "mnist",
             "electricity",
-            "japanese_vowels"
+            "japanese_vowels",
+            "spoken_digits",
+            "timeseries"
         ]
     );
     assert!(find("addition").is_none());
     for entry in registry() {
         assert_eq!(find(entry.name).map(|found| found.name), Some(entry.name));
-        let listed: Map<String, Value> = (entry.options)()
+        let mut listed: Map<String, Value> = (entry.options)()
             .into_iter()
             .map(|(doc, value)| (doc.name.to_owned(), value))
             .collect();
         let resolved = (entry.resolve)(&Map::new()).unwrap();
+        if let Some(hash) = listed.get_mut("data_hash") {
+            // That of the files, which only resolving reads.
+            assert_eq!(*hash, json!(""));
+            *hash = resolved["data_hash"].clone();
+        }
         assert_eq!(resolved, listed, "{}", entry.name);
         assert_eq!((entry.resolve)(&resolved).unwrap(), resolved, "{}", entry.name);
         let length = length_of(entry, 64, &resolved);
@@ -267,6 +279,9 @@ fn wrong_options_are_errors_that_name_them() {
         ("electricity", json!({ "horizon": 0 }), "horizon"),
         ("electricity", json!({ "eval_stride": 4 }), "eval_stride"),
         ("electricity", json!({ "calendar": null }), "calendar"),
+        ("timeseries", json!({ "train": " " }), "train"),
+        ("timeseries", json!({ "validation": 0.5 }), "validation"),
+        ("timeseries", json!({ "data_hash": "00" }), "data_hash"),
     ] {
         let entry = find(task).unwrap();
         let options = options(&given);

@@ -2,6 +2,7 @@
 
 pub(crate) mod dtw;
 pub(crate) mod ridge;
+pub(crate) mod series;
 
 use crate::Baseline;
 

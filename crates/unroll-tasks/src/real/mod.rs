@@ -6,3 +6,6 @@ mod hourly;
 mod images;
 pub(crate) mod japanese_vowels;
 pub(crate) mod mnist;
+mod scaling;
+pub(crate) mod spoken_digits;
+pub(crate) mod timeseries;
