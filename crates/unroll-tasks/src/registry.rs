@@ -1,10 +1,12 @@
 //! All tasks by name.
 
 use crate::TaskEntry;
-use crate::real::{digits, electricity, japanese_vowels, mnist, spoken_digits, timeseries};
+use crate::real::{
+    digits, electricity, japanese_vowels, mnist, pm25, spoken_digits, text, timeseries,
+};
 use crate::synthetic::{adding, copy, mqar, parity, selective_copy};
 
-static REGISTRY: [TaskEntry; 11] = [
+static REGISTRY: [TaskEntry; 13] = [
     adding::ENTRY,
     copy::ENTRY,
     selective_copy::ENTRY,
@@ -16,6 +18,8 @@ static REGISTRY: [TaskEntry; 11] = [
     japanese_vowels::ENTRY,
     spoken_digits::ENTRY,
     timeseries::ENTRY,
+    pm25::ENTRY,
+    text::ENTRY,
 ];
 
 /// All tasks, the synthetic ones first.

@@ -1,7 +1,9 @@
 //! Baselines against the rules that they stand for, played on the batches as a model sees them.
 
 use serde_json::{Map, Value, json};
-use unroll_tasks::{Answers, Batch, Inputs, Score, Split, Targets, Task, TaskRequest, find};
+use unroll_tasks::{
+    Answers, Batch, InputKind, Inputs, Score, Split, Targets, Task, TaskRequest, find,
+};
 
 fn task(name: &str, length: usize, options: &Value) -> Box<dyn Task> {
     let options: Map<String, Value> = options.as_object().cloned().unwrap();
@@ -126,6 +128,22 @@ fn electricity() {
             // The batches hold f32.
             assert!((found - expected).abs() < 1e-3, "{name} at {horizon}: {found}, {expected}");
         }
+    }
+}
+
+/// The last filled dust of each window, under every metric.
+#[test]
+fn pm25() {
+    for (horizon, metric) in [(6, "rmse"), (6, "mae"), (24, "mase")] {
+        let task = task("pm25", 48, &json!({ "horizon": horizon, "metric": metric }));
+        let InputKind::Values { features } = task.input() else { panic!("numbers expected") };
+        let found = play(task.as_ref(), |batch| {
+            let Inputs::Values(inputs) = &batch.inputs else { panic!("numbers expected") };
+            let windows = inputs.chunks(batch.seq_len * features);
+            Answers::Values(windows.map(|w| w[(batch.seq_len - 1) * features]).collect())
+        });
+        let expected = baseline(task.as_ref(), "persistence");
+        assert!((found - expected).abs() < 1e-3, "{metric} at {horizon}: {found}, {expected}");
     }
 }
 

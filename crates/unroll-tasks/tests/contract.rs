@@ -211,7 +211,9 @@ fn names_options_and_files_are_consistent() {
             "electricity",
             "japanese_vowels",
             "spoken_digits",
-            "timeseries"
+            "timeseries",
+            "pm25",
+            "text"
         ]
     );
     assert!(find("addition").is_none());
@@ -241,7 +243,7 @@ fn names_options_and_files_are_consistent() {
 fn wrong_lengths_are_errors_that_name_the_right_ones() {
     for entry in registry() {
         // One look-back step and a delay of 1 are short, but mean something.
-        let shortest = if matches!(entry.name, "electricity" | "copy") { 1 } else { 2 };
+        let shortest = if matches!(entry.name, "electricity" | "pm25" | "copy") { 1 } else { 2 };
         for length in (0..shortest).chain([usize::MAX, usize::MAX / 2]) {
             let options = Map::new();
             match (entry.build)(&TaskRequest { length, seed: 0, options: &options }) {
@@ -279,6 +281,10 @@ fn wrong_options_are_errors_that_name_them() {
         ("electricity", json!({ "horizon": 0 }), "horizon"),
         ("electricity", json!({ "eval_stride": 4 }), "eval_stride"),
         ("electricity", json!({ "calendar": null }), "calendar"),
+        ("pm25", json!({ "horizon": 0 }), "horizon"),
+        ("pm25", json!({ "metric": "mape" }), "metric"),
+        ("pm25", json!({ "eval_stride": 3 }), "eval_stride"),
+        ("text", json!({ "eval_stride": 0 }), "eval_stride"),
         ("timeseries", json!({ "train": " " }), "train"),
         ("timeseries", json!({ "validation": 0.5 }), "validation"),
         ("timeseries", json!({ "data_hash": "00" }), "data_hash"),
