@@ -4,14 +4,22 @@ use crate::TaskEntry;
 use crate::real::{
     digits, electricity, japanese_vowels, mnist, pm25, spoken_digits, text, timeseries,
 };
-use crate::synthetic::{adding, copy, mqar, parity, selective_copy};
+use crate::synthetic::{adding, copy, formal, mqar, parity, selective_copy};
 
-static REGISTRY: [TaskEntry; 13] = [
+static REGISTRY: [TaskEntry; 21] = [
     adding::ENTRY,
     copy::ENTRY,
     selective_copy::ENTRY,
     mqar::ENTRY,
     parity::ENTRY,
+    formal::entry::<formal::EvenPairs>(),
+    formal::entry::<formal::ModularArithmetic>(),
+    formal::entry::<formal::CycleNavigation>(),
+    formal::entry::<formal::StackManipulation>(),
+    formal::entry::<formal::ReverseString>(),
+    formal::entry::<formal::DuplicateString>(),
+    formal::entry::<formal::OddsFirst>(),
+    formal::entry::<formal::BucketSort>(),
     digits::ENTRY,
     mnist::ENTRY,
     electricity::ENTRY,

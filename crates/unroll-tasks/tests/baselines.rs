@@ -109,6 +109,30 @@ fn parity() {
     assert!((found - expected).abs() < 0.01, "{found}");
 }
 
+/// The best answer that does not look at the input is as good as the baseline says.
+#[test]
+fn formal_languages() {
+    for (name, baseline_name, class) in [
+        ("even_pairs", "chance", 1),
+        ("modular_arithmetic", "most frequent value", 0),
+        ("cycle_navigation", "most frequent place", 0),
+        ("reverse_string", "chance", 0),
+        ("duplicate_string", "chance", 1),
+        ("odds_first", "chance", 0),
+    ] {
+        let task = task(name, 9, &json!({ "eval_examples": 20_000 }));
+        let found =
+            play(task.as_ref(), |batch| Answers::Classes(vec![class; classes(batch).len()]));
+        let expected = baseline(task.as_ref(), baseline_name);
+        assert!((found - expected).abs() < 0.015, "{name}: {found} for {expected}");
+    }
+    let task = task("stack_manipulation", 9, &json!({}));
+    let constants = (0..3).map(|class| {
+        play(task.as_ref(), |batch| Answers::Classes(vec![class; classes(batch).len()]))
+    });
+    assert_eq!(constants.fold(0.0, f64::max), baseline(task.as_ref(), "best constant answer"));
+}
+
 /// The scaled load of `back` steps before the end of each window, in the metric's unit.
 #[test]
 fn electricity() {
