@@ -69,7 +69,11 @@ pub(crate) fn resolve<O: TaskOptions>(given: &Options) -> Result<Options> {
     to_map(&parse::<O>(given)?)
 }
 
-fn to_map<O: TaskOptions>(options: &O) -> Result<Options> {
+/// The options as a map.
+///
+/// # Errors
+/// [`Error::Option`] when they are no table.
+pub(crate) fn to_map<O: TaskOptions>(options: &O) -> Result<Options> {
     match serde_json::to_value(options) {
         Ok(Value::Object(map)) => Ok(map),
         Ok(other) => Err(Error::option(O::TASK, format!("{other} is not a table of options"))),

@@ -1,19 +1,33 @@
 //! All tasks by name.
 
 use crate::TaskEntry;
-use crate::real::{digits, electricity, japanese_vowels, mnist};
-use crate::synthetic::{adding, copy, mqar, parity, selective_copy};
+use crate::real::{
+    digits, electricity, japanese_vowels, mnist, pm25, spoken_digits, text, timeseries,
+};
+use crate::synthetic::{adding, copy, formal, mqar, parity, selective_copy};
 
-static REGISTRY: [TaskEntry; 9] = [
+static REGISTRY: [TaskEntry; 21] = [
     adding::ENTRY,
     copy::ENTRY,
     selective_copy::ENTRY,
     mqar::ENTRY,
     parity::ENTRY,
+    formal::entry::<formal::EvenPairs>(),
+    formal::entry::<formal::ModularArithmetic>(),
+    formal::entry::<formal::CycleNavigation>(),
+    formal::entry::<formal::StackManipulation>(),
+    formal::entry::<formal::ReverseString>(),
+    formal::entry::<formal::DuplicateString>(),
+    formal::entry::<formal::OddsFirst>(),
+    formal::entry::<formal::BucketSort>(),
     digits::ENTRY,
     mnist::ENTRY,
     electricity::ENTRY,
     japanese_vowels::ENTRY,
+    spoken_digits::ENTRY,
+    timeseries::ENTRY,
+    pm25::ENTRY,
+    text::ENTRY,
 ];
 
 /// All tasks, the synthetic ones first.

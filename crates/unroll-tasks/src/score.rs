@@ -1,6 +1,8 @@
 //! Metrics on the host, from batches and answers: what baselines and tests need, no model or
 //! device.
 
+use std::f64::consts::LN_2;
+
 use crate::{Batch, Error, Metric, Readout, Result, TargetKind, Targets, Task};
 
 /// Answers to a batch, in the order of its [`Targets`].
@@ -82,6 +84,10 @@ impl Score {
         let mean = self.total / self.count;
         Some(match self.metric {
             Metric::RootMeanSquaredError { scale, .. } => scale * mean.sqrt(),
+            Metric::MeanAbsoluteError { scale, .. } | Metric::MeanAbsoluteScaledError { scale } => {
+                scale * mean
+            }
+            Metric::BitsPerCharacter => mean / LN_2,
             Metric::MeanSquaredError | Metric::Accuracy | Metric::CrossEntropy => mean,
         })
     }
@@ -98,12 +104,25 @@ impl Score {
                 let pairs = targets.iter().zip(answers);
                 Ok(pairs.map(|(&t, &a)| (f64::from(a) - f64::from(t)).powi(2)).collect())
             }
+            (
+                Metric::MeanAbsoluteError { .. } | Metric::MeanAbsoluteScaledError { .. },
+                Targets::Values(targets),
+                Answers::Values(answers),
+            ) => {
+                require_answers(answers.len(), targets.len())?;
+                let pairs = targets.iter().zip(answers);
+                Ok(pairs.map(|(&t, &a)| (f64::from(a) - f64::from(t)).abs()).collect())
+            }
             (Metric::Accuracy, Targets::Classes(targets), Answers::Classes(answers)) => {
                 require_answers(answers.len(), targets.len())?;
                 let pairs = targets.iter().zip(answers);
                 Ok(pairs.map(|(t, a)| f64::from(u8::from(t == a))).collect())
             }
-            (Metric::CrossEntropy, Targets::Classes(targets), Answers::LogProbabilities(rows)) => {
+            (
+                Metric::CrossEntropy | Metric::BitsPerCharacter,
+                Targets::Classes(targets),
+                Answers::LogProbabilities(rows),
+            ) => {
                 let TargetKind::Classes { classes } = self.target else {
                     return Err(misfit("the task's targets are no classes".into()));
                 };

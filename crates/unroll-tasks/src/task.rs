@@ -114,10 +114,25 @@ pub enum Metric {
         /// Unit of the target.
         unit: &'static str,
     },
+    /// Mean absolute error in the target's own unit.
+    MeanAbsoluteError {
+        /// Standard deviation that the target was divided by.
+        scale: f64,
+        /// Unit of the target.
+        unit: &'static str,
+    },
+    /// Mean absolute error over that of a naive forecast on the training data (Hyndman & Koehler
+    /// 2006): below 1 is better than it.
+    MeanAbsoluteScaledError {
+        /// Standard deviation that the target was divided by, over the naive forecast's error.
+        scale: f64,
+    },
     /// Fraction of right answers.
     Accuracy,
     /// Mean cross-entropy in nats.
     CrossEntropy,
+    /// Mean cross-entropy in bits.
+    BitsPerCharacter,
 }
 
 /// Which end of a metric is good.
@@ -136,6 +151,9 @@ impl Metric {
             Self::MeanSquaredError => "MSE".into(),
             Self::RootMeanSquaredError { unit: "", .. } => "RMSE".into(),
             Self::RootMeanSquaredError { unit, .. } => format!("RMSE ({unit})"),
+            Self::MeanAbsoluteError { unit, .. } => format!("MAE ({unit})"),
+            Self::MeanAbsoluteScaledError { .. } => "MASE".into(),
+            Self::BitsPerCharacter => "bits per character".into(),
             Self::Accuracy => "accuracy".into(),
             Self::CrossEntropy => "cross-entropy (nats)".into(),
         }

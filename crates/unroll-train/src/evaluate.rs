@@ -1,5 +1,7 @@
 //! Metrics over a split.
 
+use std::f64::consts::LN_2;
+
 use candle_core::{D, DType, Tensor};
 use unroll_core::Mode;
 use unroll_tasks::{Batch, Better, Metric, Split, TargetKind, Task};
@@ -24,6 +26,7 @@ pub struct MetricTotals {
     metric: Metric,
     loss: f64,
     right: f64,
+    absolute: f64,
     weight: f64,
 }
 
@@ -37,8 +40,11 @@ impl MetricTotals {
         let fits = match task.target() {
             TargetKind::Values { .. } => {
                 matches!(metric, Metric::MeanSquaredError | Metric::RootMeanSquaredError { .. })
+                    || is_absolute(&metric)
             }
-            TargetKind::Classes { .. } => matches!(metric, Metric::Accuracy | Metric::CrossEntropy),
+            TargetKind::Classes { .. } => {
+                matches!(metric, Metric::Accuracy | Metric::CrossEntropy | Metric::BitsPerCharacter)
+            }
         };
         if !fits {
             return Err(Error::Batch {
@@ -46,7 +52,7 @@ impl MetricTotals {
                 message: format!("{} is no metric of {:?}", metric.name(), task.target()),
             });
         }
-        Ok(Self { metric, loss: 0.0, right: 0.0, weight: 0.0 })
+        Ok(Self { metric, loss: 0.0, right: 0.0, absolute: 0.0, weight: 0.0 })
     }
 
     /// Takes in the answers `(N, O)` to a batch.
@@ -60,6 +66,12 @@ impl MetricTotals {
             }
             _ => vec![false; losses.len()],
         };
+        if let (TensorTargets::Values(values), true) = (&batch.targets, is_absolute(&self.metric)) {
+            let errors = (answers - values)?.abs()?.mean(D::Minus1)?.to_dtype(DType::F64)?;
+            for (error, weight) in errors.to_vec1::<f64>()?.into_iter().zip(&batch.weights) {
+                self.absolute += weight * error;
+            }
+        }
         for ((loss, right), weight) in losses.into_iter().zip(right).zip(&batch.weights) {
             self.loss += weight * loss;
             self.right += if right { *weight } else { 0.0 };
@@ -77,10 +89,19 @@ impl MetricTotals {
         let metric = match self.metric {
             Metric::MeanSquaredError | Metric::CrossEntropy => loss,
             Metric::RootMeanSquaredError { scale, .. } => scale * loss.sqrt(),
+            Metric::MeanAbsoluteError { scale, .. } | Metric::MeanAbsoluteScaledError { scale } => {
+                scale * self.absolute / self.weight
+            }
+            Metric::BitsPerCharacter => loss / LN_2,
             Metric::Accuracy => self.right / self.weight,
         };
         Some(Evaluation { metric, loss })
     }
+}
+
+/// Whether a metric is made of absolute errors, which the loss does not tell.
+fn is_absolute(metric: &Metric) -> bool {
+    matches!(metric, Metric::MeanAbsoluteError { .. } | Metric::MeanAbsoluteScaledError { .. })
 }
 
 /// Metric and loss of a model on a split, without dropout. For another length than the trained one

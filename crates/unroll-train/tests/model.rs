@@ -154,6 +154,12 @@ fn metrics_are_the_tasks_own() {
         },
         SmallTask::previous(5),
         SmallTask { metric: Metric::CrossEntropy, ..SmallTask::previous(5) },
+        SmallTask {
+            metric: Metric::MeanAbsoluteError { scale: 3.0, unit: "kW" },
+            ..SmallTask::mean()
+        },
+        SmallTask { metric: Metric::MeanAbsoluteScaledError { scale: 0.5 }, ..SmallTask::mean() },
+        SmallTask { metric: Metric::BitsPerCharacter, ..SmallTask::previous(5) },
     ];
     for task in tasks {
         let model = build(&task, None);
@@ -170,7 +176,7 @@ fn metrics_are_the_tasks_own() {
             };
             let answers = match task.metric {
                 Metric::Accuracy => Answers::Classes(rows.iter().map(largest).collect()),
-                Metric::CrossEntropy => Answers::LogProbabilities(
+                Metric::CrossEntropy | Metric::BitsPerCharacter => Answers::LogProbabilities(
                     rows.iter()
                         .flat_map(|row| {
                             let total: f32 = row.iter().map(|x| x.exp()).sum();

@@ -1,7 +1,9 @@
 //! Baselines that are measured on the data.
 
 pub(crate) mod dtw;
+pub(crate) mod ngram;
 pub(crate) mod ridge;
+pub(crate) mod series;
 
 use crate::Baseline;
 

@@ -1,25 +1,34 @@
-//! Reading gzip text files line by line, with errors that name the line.
+//! Reading text files, gzip or plain, line by line, with errors that name the line.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use flate2::bufread::MultiGzDecoder;
 
 use crate::{Error, Result};
 
+/// First bytes of a gzip file.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+
 /// Calls `visit` with the number (from 1) and text of each line that is not blank.
 ///
 /// # Errors
 /// [`Error::MissingData`] when the file cannot be opened; [`Error::Data`] with the line when it is
-/// damaged, not gzip, not UTF-8, or `visit` finds something wrong.
+/// damaged, not UTF-8, or `visit` finds something wrong.
 pub(crate) fn for_each_line(
     path: &Path,
     mut visit: impl FnMut(usize, &str) -> Result<(), String>,
 ) -> Result<()> {
     let file =
         File::open(path).map_err(|source| Error::MissingData { path: path.to_owned(), source })?;
-    let mut reader = BufReader::new(MultiGzDecoder::new(BufReader::new(file)));
+    let mut file = BufReader::new(file);
+    let start = file
+        .fill_buf()
+        .map_err(|error| Error::data(path, 1, format!("cannot be read: {error}")))?;
+    let bytes: Box<dyn Read> =
+        if start.starts_with(&GZIP) { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
+    let mut reader = BufReader::new(bytes);
     let mut text = String::new();
     let mut number = 0;
     loop {
@@ -31,7 +40,7 @@ pub(crate) fn for_each_line(
         if bytes == 0 {
             return Ok(());
         }
-        let line = text.trim_end_matches(['\n', '\r']);
+        let line = text.trim_end_matches(['\n', '\r']).trim_start_matches('\u{feff}');
         if !line.trim().is_empty() {
             visit(number, line).map_err(|message| Error::data(path, number, message))?;
         }
@@ -93,6 +102,15 @@ mod tests {
     }
 
     #[test]
+    fn plain_text_is_read_as_it_stands() {
+        assert_eq!(
+            lines("\u{feff}a\nb".as_bytes()).unwrap(),
+            [(1, "a".to_owned()), (2, "b".to_owned())]
+        );
+        assert_eq!(lines(b"").unwrap(), []);
+    }
+
+    #[test]
     fn a_truncated_file_is_an_error_with_its_line() {
         let text: String = (0..5000).map(|n| format!("{}\n", n * n * 7919 % 10_007)).collect();
         let whole = fixtures::gzip(&text);
@@ -107,7 +125,7 @@ mod tests {
 
     #[test]
     fn other_files_are_errors() {
-        assert!(matches!(lines(b"ts,y\n").unwrap_err(), Error::Data { line: 1, .. }));
+        assert!(matches!(lines(b"\x00\xffts,y\n").unwrap_err(), Error::Data { line: 1, .. }));
         let mut latin = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         std::io::Write::write_all(&mut latin, b"ok\nM\xfcller\n").unwrap();
         let error = lines(&latin.finish().unwrap()).unwrap_err();

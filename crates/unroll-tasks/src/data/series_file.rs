@@ -1,9 +1,10 @@
 //! The `.ts` text format of the UEA and UCR time series classification archives (Bagnall et al.
-//! 2018), as gzip.
+//! 2018), gzip or plain.
 //!
 //! A header of `@` lines, then one line per case: its channels separated by `:`, each a list of
-//! numbers, and the class last. Lengths may differ from case to case. Time stamps, missing values
-//! and regression targets are not supported, and say so.
+//! numbers, and the class last. Lengths may differ from case to case. A missing value is `?` or
+//! `NaN`, unless the header says `@missing false`. Time stamps and regression targets are not
+//! supported, and say so.
 
 use std::path::Path;
 
@@ -13,7 +14,7 @@ use crate::{Error, Result};
 /// A classified time series.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Case {
-    /// `(T, C)` row by row: time steps of all channels.
+    /// `(T, C)` row by row: time steps of all channels; NaN where a value is missing.
     pub values: Vec<f64>,
     /// Steps (`T`).
     pub length: usize,
@@ -35,14 +36,25 @@ pub struct SeriesFile {
 }
 
 impl SeriesFile {
-    /// Reads a gzip `.ts` file.
+    /// Reads a `.ts` file, gzip or plain.
     ///
-    /// # Errors [`Error::MissingData`] when it cannot be opened, [`Error::Data`] with the line
+    /// # Errors
+    /// [`Error::MissingData`] when it cannot be opened, [`Error::Data`] with the line
     /// where it is not what it should be.
     pub fn read(path: &Path) -> Result<Self> {
         let mut parser = Parser::default();
         for_each_line(path, |_, line| parser.line(line.trim()))?;
         parser.finish().map_err(|message| Error::data(path, 0, message))
+    }
+
+    /// Steps of the longest case.
+    pub fn longest(&self) -> usize {
+        self.cases.iter().map(|case| case.length).max().unwrap_or(0)
+    }
+
+    /// Whether any value is missing.
+    pub fn has_missing(&self) -> bool {
+        self.cases.iter().any(|case| case.values.iter().any(|value| value.is_nan()))
     }
 }
 
@@ -54,6 +66,8 @@ struct Parser {
     /// `@seriesLength`.
     series_length: Option<usize>,
     equal_length: bool,
+    /// `@missing false` was read.
+    complete: bool,
     classes: Vec<String>,
     in_data: bool,
     cases: Vec<Case>,
@@ -82,7 +96,7 @@ impl Parser {
         match key {
             "problemname" => self.problem = values.join(" "),
             "timestamps" => refuse(key, values, "time stamps are not supported")?,
-            "missing" => refuse(key, values, "missing values are not supported")?,
+            "missing" => self.complete = !flag(key, values)?,
             "targetlabel" => refuse(key, values, "regression targets are not supported")?,
             "univariate" => {
                 if flag(key, values)? {
@@ -133,7 +147,7 @@ impl Parser {
             .ok_or_else(|| format!("class `{}` is not in the header", label.trim()))?;
         let channels: Vec<Vec<f64>> = series
             .split(':')
-            .map(|channel| channel.split(',').map(finite).collect())
+            .map(|channel| channel.split(',').map(|value| self.value(value)).collect())
             .collect::<Result<_, String>>()?;
         self.set_channels(channels.len())?;
         let length = channels[0].len();
@@ -149,6 +163,16 @@ impl Parser {
         }
         let values = (0..length).flat_map(|step| channels.iter().map(move |c| c[step])).collect();
         Ok(Case { values, length, class: class as u32 })
+    }
+
+    fn value(&self, text: &str) -> Result<f64, String> {
+        match text.trim() {
+            "?" | "NaN" | "nan" if self.complete => {
+                Err(format!("`{text}` is a missing value; the header says `@missing false`"))
+            }
+            "?" | "NaN" | "nan" => Ok(f64::NAN),
+            number => finite(number),
+        }
     }
 
     fn finish(self) -> Result<SeriesFile, String> {
@@ -185,6 +209,8 @@ fn count(key: &str, values: &[&str]) -> Result<usize, String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::data::file::fixtures;
 
@@ -207,6 +233,17 @@ mod tests {
     }
 
     #[test]
+    fn missing_values_are_kept_as_such() {
+        for header in ["@missing true\n", ""] {
+            let file = read(&format!("{header}@classLabel true a\n@data\n1,?,3:NaN,5,6:a\n"));
+            let case = &file.unwrap().cases[0];
+            assert_eq!(case.length, 3);
+            let missing: Vec<bool> = case.values.iter().map(|value| value.is_nan()).collect();
+            assert_eq!(missing, [false, true, true, false, false, false]);
+        }
+    }
+
+    #[test]
     fn univariate_sets_of_equal_length_are_read_too() {
         let header = "@univariate true\n@equalLength true\n@seriesLength 2\n@classLabel true a b\n";
         let file = read(&format!("{header}@data\n1,2:a\n3,4:b\n")).unwrap();
@@ -221,8 +258,9 @@ mod tests {
             ("1,2:3,4", "class `3,4` is not in the header"),
             ("1,2,3", "separated by `:`"),
             ("1,2:3:yes", "channels of 2 and 1 steps"),
-            ("1,2:3,NaN:yes", "`NaN` is not a finite number"),
-            ("1,?:3,4:yes", "`?` is not a finite number"),
+            ("1,2:3,NaN:yes", "`NaN` is a missing value; the header says `@missing false`"),
+            ("1,?:3,4:yes", "`?` is a missing value"),
+            ("1,inf:3,4:yes", "`inf` is not a finite number"),
             ("1,2:yes", "1 channels, where 2 were expected"),
             ("1,2:3,4:maybe", "class `maybe` is not in the header"),
             (":1:yes", "`` is not a finite number"),
@@ -233,7 +271,7 @@ mod tests {
         }
         for (header, line, message) in [
             ("@timeStamps true\n@data\n", 1, "time stamps"),
-            ("@missing true\n", 1, "missing values"),
+            ("@missing some\n", 1, "`true` or `false`"),
             ("@targetLabel true\n", 1, "regression"),
             ("@missing false\n@data\n", 2, "no `@classLabel` line"),
             ("@classLabel false\n", 1, "nothing to learn"),
@@ -248,6 +286,99 @@ mod tests {
             let error = read(header).unwrap_err();
             assert!(matches!(error, Error::Data { line: l, .. } if l == line), "{error}");
             assert!(error.to_string().contains(message), "{header}: {error}");
+        }
+    }
+    /// A `.ts` file with everything it may have.
+    fn write(file: &SeriesFile) -> String {
+        let mut text = format!(
+            "@problemName {}\n@missing true\n@univariate {}\n@classLabel true {}\n@data\n",
+            file.problem,
+            file.channels == 1,
+            file.classes.join(" ")
+        );
+        for case in &file.cases {
+            for channel in 0..file.channels {
+                let values: Vec<String> = (0..case.length)
+                    .map(|step| case.values[step * file.channels + channel])
+                    .map(|v| if v.is_nan() { "?".to_owned() } else { v.to_string() })
+                    .collect();
+                text.push_str(&values.join(","));
+                text.push(':');
+            }
+            text.push_str(&file.classes[case.class as usize]);
+            text.push('\n');
+        }
+        text
+    }
+
+    fn series_file() -> impl Strategy<Value = SeriesFile> {
+        let number = prop_oneof![4 => -1e9..1e9f64, 1 => Just(f64::NAN), 1 => Just(-0.0)];
+        (1usize..4, 1usize..4).prop_flat_map(move |(channels, classes)| {
+            let case = (1usize..6, 0..classes as u32).prop_flat_map({
+                let number = number.clone();
+                move |(length, class)| {
+                    prop::collection::vec(number.clone(), length * channels)
+                        .prop_map(move |values| Case { values, length, class })
+                }
+            });
+            prop::collection::vec(case, 1..6).prop_map(move |cases| SeriesFile {
+                problem: "Toy".into(),
+                channels,
+                classes: (0..classes).map(|class| format!("c{class}")).collect(),
+                cases,
+            })
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(file in series_file(), zipped: bool) {
+            let text = write(&file);
+            let bytes = if zipped { fixtures::gzip(&text) } else { text.into_bytes() };
+            let (_folder, path) = fixtures::file(&bytes);
+            let found = SeriesFile::read(&path).unwrap();
+            prop_assert_eq!(format!("{:?}", found), format!("{:?}", &file));
+            prop_assert_eq!(found.longest(), file.cases.iter().map(|c| c.length).max().unwrap());
+            let missing = file.cases.iter().flat_map(|c| &c.values).any(|v| v.is_nan());
+            prop_assert_eq!(found.has_missing(), missing);
+        }
+
+        /// A broken file is read or refused with a line that it has: never a panic.
+        #[test]
+        fn broken_files_are_read_or_refused(
+            file in series_file(), zipped: bool,
+            edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..3u8), 1..6),
+        ) {
+            let mut bytes = write(&file).into_bytes();
+            if zipped {
+                bytes = fixtures::gzip(&String::from_utf8(bytes).unwrap());
+            }
+            for (at, byte, kind) in edits {
+                let at = at.index(bytes.len());
+                // Characters that mean something come up more often than chance has it.
+                let meaning = b",:?@\n -.eN0"[usize::from(byte) % 11];
+                match kind {
+                    0 => bytes[at] = byte,
+                    1 => bytes.insert(at, meaning),
+                    _ => bytes.truncate(at.max(1)),
+                }
+            }
+            let lines = bytes.iter().filter(|&&byte| byte == b'\n').count() + 1;
+            let (_folder, path) = fixtures::file(&bytes);
+            match SeriesFile::read(&path) {
+                Ok(read) => {
+                    let sound = read.cases.iter().all(|case| {
+                        case.values.len() == case.length * read.channels
+                            && (case.class as usize) < read.classes.len()
+                    });
+                    prop_assert!(sound && !read.cases.is_empty());
+                }
+                Err(Error::Data { line, message, .. }) => {
+                    prop_assert!(zipped || line <= lines + 1, "line {} of {}", line, lines);
+                    prop_assert!(!message.is_empty());
+                }
+                Err(other) => prop_assert!(false, "{}", other),
+            }
         }
     }
 }

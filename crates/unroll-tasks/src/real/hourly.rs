@@ -64,15 +64,20 @@ fn hour(timestamp: &str) -> Result<i64, String> {
         text.split(separator).map(|part| part.parse::<u16>().ok().map(i64::from)).collect()
     };
     match (numbers(date, '-').as_deref(), numbers(time, ':').as_deref()) {
-        (Some(&[year, month, day]), Some(&[hour, 0, 0]))
-            if (1..=12).contains(&month)
-                && (1..=days_in_month(year, month)).contains(&day)
-                && hour < 24 =>
-        {
-            Ok(24 * days_from_epoch(year, month, day) + hour)
+        (Some(&[year, month, day]), Some(&[hour, 0, 0])) => {
+            hour_of([year, month, day], hour).ok_or_else(error)
         }
         _ => Err(error()),
     }
+}
+
+/// Hours from 1970-01-01 00:00 to an hour (`0..24`) of a date (year, month, day), if there is such.
+pub(super) fn hour_of([year, month, day]: [i64; 3], hour: i64) -> Option<i64> {
+    let sound = (1..=9999).contains(&year)
+        && (1..=12).contains(&month)
+        && (1..=days_in_month(year, month)).contains(&day)
+        && (0..24).contains(&hour);
+    sound.then(|| 24 * days_from_epoch(year, month, day) + hour)
 }
 
 fn is_leap(year: i64) -> bool {

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use unroll_core::Stream;
 use unroll_core::architecture::OptionDoc;
 
-use crate::baseline::{dtw, most_frequent_class};
+use super::scaling::Scaling;
+use crate::baseline::{most_frequent_class, series::nearest_neighbour};
 use crate::data::labelled::{LabelledSequences, LabelledTask};
 use crate::data::split::{Splits, stratified};
 use crate::data::{SeriesFile, locate};
@@ -108,48 +109,6 @@ impl Vowels {
         }
         let splits = Splits::new(train, validation, test, &stream);
         Ok(Self { sequences, splits, raw_train, raw_test })
-    }
-}
-
-/// Mean and standard deviation of each channel over all steps.
-struct Scaling {
-    channels: Vec<(f64, f64)>,
-}
-
-impl Scaling {
-    /// The statistics of these cases.
-    fn fit(series: &SeriesFile, cases: &[usize]) -> Self {
-        let channel = |channel: usize| {
-            let values = || {
-                cases.iter().flat_map(move |&index| {
-                    series.cases[index].values.iter().skip(channel).step_by(series.channels)
-                })
-            };
-            let count = values().count().max(1) as f64;
-            let mean = values().sum::<f64>() / count;
-            let variance = values().map(|value| (value - mean).powi(2)).sum::<f64>() / count;
-            // A channel that never changes says nothing, at any scale.
-            (mean, if variance > 0.0 { variance.sqrt() } else { 1.0 })
-        };
-        Self { channels: (0..series.channels).map(channel).collect() }
-    }
-
-    fn apply(&self, values: &[f64]) -> impl Iterator<Item = f32> {
-        let statistics = self.channels.iter().cycle();
-        values.iter().zip(statistics).map(|(value, (mean, std))| ((value - mean) / std) as f32)
-    }
-}
-
-/// The archive's reference classifier, on the raw values as published: Bagnall et al. 2018 give
-/// 0.949 for this set (`DTW_D`). It also learns from the cases that validate the models.
-fn nearest_neighbour(train: &SeriesFile, test: &SeriesFile) -> f64 {
-    dtw::nearest_neighbour_accuracy(&examples(train), &examples(test), train.channels)
-}
-
-fn examples(series: &SeriesFile) -> dtw::Examples<'_> {
-    dtw::Examples {
-        sequences: series.cases.iter().map(|case| case.values.as_slice()).collect(),
-        labels: series.cases.iter().map(|case| case.class).collect(),
     }
 }
 

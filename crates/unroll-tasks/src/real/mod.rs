@@ -1,8 +1,14 @@
 //! Tasks from bundled data sets.
 
+mod air_quality;
 pub(crate) mod digits;
 pub(crate) mod electricity;
 mod hourly;
 mod images;
 pub(crate) mod japanese_vowels;
 pub(crate) mod mnist;
+pub(crate) mod pm25;
+mod scaling;
+pub(crate) mod spoken_digits;
+pub(crate) mod text;
+pub(crate) mod timeseries;

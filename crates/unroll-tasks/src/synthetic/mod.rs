@@ -2,6 +2,7 @@
 
 pub(crate) mod adding;
 pub(crate) mod copy;
+pub(crate) mod formal;
 pub(crate) mod mqar;
 pub(crate) mod parity;
 pub(crate) mod selective_copy;
@@ -32,6 +33,11 @@ pub(crate) const EVALUATION_SEED: u64 = 0;
 pub(crate) trait Generator: Send + Sync {
     /// A batch with the next `batch_size` examples.
     fn batch(&self, rng: &mut StreamRng, batch_size: usize) -> Batch;
+
+    /// A batch to train on, where that is another than one to evaluate on.
+    fn train_batch(&self, rng: &mut StreamRng, batch_size: usize) -> Batch {
+        self.batch(rng, batch_size)
+    }
 }
 
 /// What a task tells about itself.
@@ -90,7 +96,7 @@ impl<G: Generator> Task for Synthetic<G> {
 
     fn train_batch(&self, step: u64, batch_size: usize) -> Batch {
         let stream = Stream::new(self.seed, format!("task/{}/train", self.name())).at(step);
-        self.generator.batch(&mut stream.rng(), batch_size)
+        self.generator.train_batch(&mut stream.rng(), batch_size)
     }
 
     fn evaluation(&self, split: Split, batch_size: usize) -> Vec<Batch> {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use unroll_core::architecture::OptionDoc;
 use unroll_core::stream::StreamRng;
 
+use super::formal::{LENGTHS_HELP, Lengths};
 use super::{Description, EVAL_EXAMPLES, EVAL_EXAMPLES_HELP, Generator, Synthetic};
 use crate::options::{self, TaskOptions, require_length};
 use crate::{
@@ -35,12 +36,13 @@ enum Answer {
 #[serde(deny_unknown_fields, default)]
 struct ParityOptions {
     answer: Answer,
+    lengths: Lengths,
     eval_examples: usize,
 }
 
 impl Default for ParityOptions {
     fn default() -> Self {
-        Self { answer: Answer::Last, eval_examples: EVAL_EXAMPLES }
+        Self { answer: Answer::Last, lengths: Lengths::Fixed, eval_examples: EVAL_EXAMPLES }
     }
 }
 
@@ -52,6 +54,7 @@ impl TaskOptions for ParityOptions {
             help: "`last`: the parity of the whole string at its last bit; `every`: the parity so \
                    far at every bit",
         },
+        OptionDoc { name: "lengths", help: LENGTHS_HELP },
         OptionDoc { name: "eval_examples", help: EVAL_EXAMPLES_HELP },
     ];
 
@@ -84,7 +87,11 @@ fn build(request: &TaskRequest<'_>) -> Result<Box<dyn Task>> {
             baselines,
             solved_at: Some(0.99),
         },
-        generator: Parity { length: request.length, answer: options.answer },
+        generator: Parity {
+            length: request.length,
+            answer: options.answer,
+            lengths: options.lengths,
+        },
         seed: request.seed,
         eval_examples: options.eval_examples,
     }))
@@ -93,34 +100,54 @@ fn build(request: &TaskRequest<'_>) -> Result<Box<dyn Task>> {
 struct Parity {
     length: usize,
     answer: Answer,
+    lengths: Lengths,
 }
 
-impl Generator for Parity {
-    fn batch(&self, rng: &mut StreamRng, batch_size: usize) -> Batch {
-        let mut inputs = Vec::with_capacity(batch_size * self.length);
+impl Parity {
+    fn of_lengths(&self, rng: &mut StreamRng, batch_size: usize, lengths: Lengths) -> Batch {
+        let strings: Vec<Vec<u32>> = (0..batch_size)
+            .map(|_| {
+                let length = match lengths {
+                    Lengths::Fixed => self.length,
+                    Lengths::Uniform => 1 + rng.below(self.length),
+                };
+                (0..length).map(|_| rng.below(2) as u32).collect()
+            })
+            .collect();
+        let lengths: Vec<usize> = strings.iter().map(Vec::len).collect();
+        let seq_len = lengths.iter().copied().max().unwrap_or(0);
+        let mut inputs = vec![0; batch_size * seq_len];
         let mut targets = Vec::new();
-        for _ in 0..batch_size {
-            let mut parity = 0;
-            for _ in 0..self.length {
-                let bit = rng.below(2) as u32;
-                parity ^= bit;
-                inputs.push(bit);
-                if self.answer == Answer::Every {
-                    targets.push(parity);
-                }
-            }
-            if self.answer == Answer::Last {
-                targets.push(parity);
+        for (string, row) in strings.iter().zip(inputs.chunks_mut(seq_len.max(1))) {
+            row[..string.len()].copy_from_slice(string);
+            let parities = row.iter().scan(0, |parity, bit| {
+                *parity ^= bit;
+                Some(*parity)
+            });
+            match self.answer {
+                Answer::Every => targets.extend(parities),
+                // The bits of the padding are 0: they change no parity.
+                Answer::Last => targets.extend(parities.last()),
             }
         }
         Batch {
             batch_size,
-            seq_len: self.length,
+            seq_len,
             inputs: Inputs::Tokens(inputs),
             targets: Targets::Classes(targets),
             weights: None,
-            lengths: None,
+            lengths: lengths.iter().any(|&length| length < seq_len).then_some(lengths),
         }
+    }
+}
+
+impl Generator for Parity {
+    fn batch(&self, rng: &mut StreamRng, batch_size: usize) -> Batch {
+        self.of_lengths(rng, batch_size, Lengths::Fixed)
+    }
+
+    fn train_batch(&self, rng: &mut StreamRng, batch_size: usize) -> Batch {
+        self.of_lengths(rng, batch_size, self.lengths)
     }
 }
 
@@ -132,7 +159,8 @@ mod tests {
     use super::*;
 
     fn example(length: usize, answer: Answer, seed: u64) -> (Vec<u32>, Vec<u32>) {
-        let batch = Parity { length, answer }.batch(&mut Stream::new(seed, "test").rng(), 1);
+        let parity = Parity { length, answer, lengths: Lengths::Fixed };
+        let batch = parity.batch(&mut Stream::new(seed, "test").rng(), 1);
         match (batch.inputs, batch.targets) {
             (Inputs::Tokens(inputs), Targets::Classes(targets)) => (inputs, targets),
             other => panic!("tokens and classes, not {other:?}"),
@@ -149,6 +177,21 @@ mod tests {
                 prop_assert_eq!(every[t], bits[..=t].iter().sum::<u32>() % 2);
             }
             prop_assert_eq!(last, [every[length - 1]]);
+        }
+    }
+    #[test]
+    fn strings_of_many_lengths_keep_their_own_parity() {
+        let parity = Parity { length: 30, answer: Answer::Last, lengths: Lengths::Uniform };
+        let batch = parity.train_batch(&mut Stream::new(1, "test").rng(), 50);
+        let (Inputs::Tokens(inputs), Targets::Classes(targets)) = (&batch.inputs, &batch.targets)
+        else {
+            panic!("tokens and classes")
+        };
+        let lengths = batch.lengths.unwrap();
+        assert!(lengths.iter().any(|&l| l < 10) && lengths.iter().any(|&l| l > 20));
+        for (row, &length) in lengths.iter().enumerate() {
+            let bits = &inputs[row * batch.seq_len..][..length];
+            assert_eq!(targets[row], bits.iter().sum::<u32>() % 2);
         }
     }
 }
