@@ -112,8 +112,8 @@ mod tests {
         let mut records = testing::sweep();
         records.push(testing::measured("gru", 6, 1, "cpu"));
         let formats = [
-            (Format::Csv, 10),
-            (Format::Parquet, 10),
+            (Format::Csv, 13),
+            (Format::Parquet, 13),
             (Format::Json, 1),
             (Format::Bencher, 1),
             (Format::GithubBenchmark, 2),
