@@ -217,6 +217,15 @@ pub trait Task: Send + Sync {
     /// All of an evaluation split in batches of at most `batch_size`. `Split::Train` gives a sample
     /// of the training data of the same size as the validation split.
     fn evaluation(&self, split: Split, batch_size: usize) -> Vec<Batch>;
+
+    /// The first `count` examples of an evaluation split in one batch, or all of it where it has
+    /// fewer. Tasks that draw their examples need not draw the rest.
+    fn first_of(&self, split: Split, count: usize) -> Option<Batch> {
+        if count == 0 {
+            return None;
+        }
+        self.evaluation(split, count).into_iter().next()
+    }
 }
 
 /// Options of a task by name, as an experiment file gives them.

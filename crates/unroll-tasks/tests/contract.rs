@@ -145,6 +145,8 @@ proptest! {
                 let here = task.evaluation(split, batch_size);
                 let there = other.evaluation(split, batch_size + 3);
                 here.iter().for_each(|batch| check_batch(task.as_ref(), batch));
+                let first = task.first_of(split, batch_size);
+                prop_assert_eq!(first.as_ref(), here.first());
                 prop_assert_eq!(rows(task.as_ref(), &here), rows(other.as_ref(), &there));
             }
         }

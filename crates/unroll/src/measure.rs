@@ -40,10 +40,7 @@ pub struct Examples<'a> {
 impl<'a> Examples<'a> {
     /// As many as the settings ask for.
     pub fn of(task: &dyn Task, settings: &'a GradientSettings) -> Self {
-        let first = |count: usize| {
-            let batch = || task.evaluation(Split::Test, count).into_iter().next();
-            if count > 0 { batch() } else { None }
-        };
+        let first = |count: usize| task.first_of(Split::Test, count);
         Self {
             settings,
             gradient: first(settings.examples),

@@ -100,6 +100,24 @@ impl<G: Generator> Task for Synthetic<G> {
     }
 
     fn evaluation(&self, split: Split, batch_size: usize) -> Vec<Batch> {
+        let (mut rng, examples) = self.evaluation_stream(split);
+        let batch_size = batch_size.max(1);
+        (0..examples)
+            .step_by(batch_size)
+            .map(|done| self.generator.batch(&mut rng, batch_size.min(examples - done)))
+            .collect()
+    }
+
+    fn first_of(&self, split: Split, count: usize) -> Option<Batch> {
+        let (mut rng, examples) = self.evaluation_stream(split);
+        let count = count.min(examples);
+        (count > 0).then(|| self.generator.batch(&mut rng, count))
+    }
+}
+
+impl<G: Generator> Synthetic<G> {
+    /// Random numbers and number of examples of an evaluation split.
+    fn evaluation_stream(&self, split: Split) -> (StreamRng, usize) {
         let validation = (self.eval_examples / 2).max(1);
         let (purpose, examples) = match split {
             // The training data never ends: a sample of it is fresh examples.
@@ -108,12 +126,7 @@ impl<G: Generator> Task for Synthetic<G> {
             Split::Test => ("test", self.eval_examples),
         };
         let stream = Stream::new(EVALUATION_SEED, format!("task/{}/{purpose}", self.name()));
-        let mut rng = stream.rng();
-        let batch_size = batch_size.max(1);
-        (0..examples)
-            .step_by(batch_size)
-            .map(|done| self.generator.batch(&mut rng, batch_size.min(examples - done)))
-            .collect()
+        (stream.rng(), examples)
     }
 }
 
