@@ -155,7 +155,10 @@ pub fn verdict(evidence: &Evidence, criteria: &Criteria) -> Verdict {
     }
     let within =
         |change: &Change| change.low > -criteria.same_within && change.high < criteria.same_within;
-    if within(change) && within(control) { Verdict::Same } else { Verdict::Inconclusive }
+    // A control that is off by more than counts: a real change may hide behind the same bias. One that
+    // is merely noisy says nothing against a candidate that was measured well.
+    let biased = (control.low > 0.0 || control.high < 0.0) && !within(control);
+    if within(change) && !biased { Verdict::Same } else { Verdict::Inconclusive }
 }
 
 /// The verdict after a second round of cases that seemed to differ: both have to say the same.
@@ -291,6 +294,15 @@ mod tests {
         assert_eq!(verdict_of(blocks(10, 0.0, 0.0, 0.2, 4)), Verdict::Inconclusive);
         // Certain, but no news.
         assert_eq!(verdict_of(blocks(10, 0.005, 0.0, 0.0005, 5)), Verdict::Same);
+    }
+
+    #[test]
+    fn a_noisy_control_is_no_bias() {
+        let mut blocks = blocks(10, 0.0, 0.0, 0.003, 9);
+        blocks[3].control = [1.3; 2];
+        let found = evidence(&[blocks.clone()], &Criteria::default())[0].unwrap();
+        assert!(found.control.high > 0.03, "{found:?}");
+        assert_eq!(verdict_of(blocks), Verdict::Same);
     }
 
     #[test]

@@ -443,6 +443,9 @@ pub struct AbArgs {
     /// Blocks of six processes for each case and round
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(3..))]
     pub blocks: u32,
+    /// Rounds at most: cases that are still inconclusive get another one
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub rounds: u32,
     /// Seconds that each process measures
     #[arg(long, value_name = "SECONDS", default_value = "0.1", value_parser = seconds)]
     pub seconds: Duration,

@@ -753,6 +753,7 @@ fn bench_ab(args: &AbArgs) -> Outcome {
     };
     let effort = Effort {
         blocks: args.blocks as usize,
+        rounds: args.rounds as usize,
         seconds: args.seconds.as_secs_f64(),
         threads: args.threads as usize,
         summary: if args.median { ab::Summary::Median } else { ab::Summary::Fastest },

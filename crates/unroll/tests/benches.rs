@@ -60,7 +60,7 @@ fn a_program_is_not_slower_than_itself() {
     let output = unroll()
         .args(["bench", "ab"])
         .args([&this, &this])
-        .args(["--blocks", "3", "--seconds", "0.001", "--json", "--cases"])
+        .args(["--blocks", "3", "--rounds", "1", "--seconds", "0.001", "--json", "--cases"])
         .arg(cases(dir.path()))
         .arg("--markdown")
         .arg(file("comment.md"))
@@ -134,14 +134,22 @@ fn noise_is_inconclusive_and_no_pass() {
         count.display()
     );
     let noisy = program(dir.path(), "noisy", &answer);
-    unroll()
-        .args(["bench", "ab"])
-        .args([&noisy, &noisy])
-        .args(["--blocks", "3", "--filter", "train/gru", "--cases"])
-        .arg(cases(dir.path()))
-        .assert()
-        .code(4)
-        .stdout(predicate::str::contains("Inconclusive"));
+    let compare = |options: &[&str]| {
+        unroll()
+            .args(["bench", "ab"])
+            .args([&noisy, &noisy])
+            .args(["--blocks", "3", "--filter", "train/gru", "--cases"])
+            .arg(cases(dir.path()))
+            .args(options)
+            .assert()
+            .code(4)
+    };
+    compare(&[]).stdout(predicate::str::contains("Inconclusive"));
+    // Two rounds are tried, and count together.
+    let verdict = compare(&["--rounds", "2", "--json"]).get_output().stdout.clone();
+    let verdict: Value = serde_json::from_slice(&verdict).unwrap();
+    assert_eq!(verdict["cases"][0]["first"]["blocks"], 6);
+    assert_eq!(verdict["cases"][0]["times"].as_array().unwrap().len(), 6);
 }
 
 #[test]

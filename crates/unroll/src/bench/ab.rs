@@ -39,6 +39,8 @@ impl Summary {
 pub struct Effort {
     /// Blocks of six processes for each case and round.
     pub blocks: usize,
+    /// Rounds at most: cases that are still inconclusive get another one.
+    pub rounds: usize,
     /// Seconds that each process measures.
     pub seconds: f64,
     /// Threads of each process.
@@ -73,15 +75,15 @@ pub struct CaseReport {
     pub id: String,
     /// What is said of it.
     pub verdict: Verdict,
-    /// The first round.
+    /// All rounds before the confirmation.
     pub first: Evidence,
-    /// The second round, of cases that seemed to differ.
+    /// As many fresh blocks again, of cases that seemed to differ.
     pub confirmation: Option<Evidence>,
-    /// Geometric mean of the base's times in the first round, seconds.
+    /// Geometric mean of the base's times before the confirmation, seconds.
     pub base_s: f64,
     /// The same of the candidate.
     pub candidate_s: f64,
-    /// All times, first round then second.
+    /// All times, those of the confirmation last.
     pub times: Vec<Block>,
 }
 
@@ -108,13 +110,30 @@ pub fn compare(
         candidate: candidate.copied_to(&copies[2])?,
         effort,
     };
-    let all: Vec<&Case> = cases.iter().collect();
-    let first_times = contestants.round("first round", &all, progress)?;
-    let first = sound(ab::evidence(&first_times, &criteria))?;
+    let every: Vec<Wanted<'_>> = cases.iter().map(|case| (case, effort.blocks)).collect();
+    let mut first_times = contestants.round("first round", &every, progress)?;
+    let mut first = sound(ab::evidence(&first_times, &criteria))?;
+    // Looking more than once makes a false alarm of these rounds likelier. It still has to be raised
+    // again by the confirmation, which nobody looks at twice.
+    for _ in 1..effort.rounds {
+        let open: Vec<usize> = (0..cases.len())
+            .filter(|&index| ab::verdict(&first[index], &criteria) == Verdict::Inconclusive)
+            .collect();
+        if open.is_empty() {
+            break;
+        }
+        let wanted: Vec<Wanted<'_>> = open.iter().map(|&index| every[index]).collect();
+        let more = contestants.round("more blocks", &wanted, progress)?;
+        for (&index, more) in open.iter().zip(more) {
+            first_times[index].extend(more);
+        }
+        first = sound(ab::evidence(&first_times, &criteria))?;
+    }
     let verdicts: Vec<Verdict> = first.iter().map(|e| ab::verdict(e, &criteria)).collect();
     // A difference is believed only when fresh measurements show it again.
     let seeming: Vec<usize> = (0..cases.len()).filter(|&i| verdicts[i].is_a_difference()).collect();
-    let again: Vec<&Case> = seeming.iter().map(|&index| &cases[index]).collect();
+    let again: Vec<Wanted<'_>> =
+        seeming.iter().map(|&index| (&cases[index], first_times[index].len())).collect();
     let second_times = contestants.round("confirmation", &again, progress)?;
     let second = sound(ab::evidence(&second_times, &criteria))?;
     let mut reports = Vec::with_capacity(cases.len());
@@ -164,6 +183,9 @@ fn sound(evidence: Vec<Option<Evidence>>) -> Result<Vec<Evidence>, ProgramError>
     evidence.into_iter().map(|evidence| evidence.ok_or_else(nothing)).collect()
 }
 
+/// A case and its number of blocks.
+type Wanted<'a> = (&'a Case, usize);
+
 struct Contestants {
     base: Program,
     control: Program,
@@ -177,17 +199,20 @@ impl Contestants {
     fn round(
         &self,
         name: &str,
-        cases: &[&Case],
+        wanted: &[Wanted<'_>],
         progress: Progress<'_>,
     ) -> Result<Vec<Vec<Block>>, ProgramError> {
-        let mut times = vec![Vec::with_capacity(self.effort.blocks); cases.len()];
-        let total = cases.len() * self.effort.blocks;
+        let mut times: Vec<Vec<Block>> = vec![Vec::new(); wanted.len()];
+        let total = wanted.iter().map(|&(_, blocks)| blocks).sum();
+        let most = wanted.iter().map(|&(_, blocks)| blocks).max().unwrap_or(0);
         let mut done = 0;
-        for _ in 0..self.effort.blocks {
-            for (case, times) in cases.iter().zip(&mut times) {
-                times.push(self.block(case)?);
-                done += 1;
-                progress(name, done, total);
+        for number in 0..most {
+            for (&(case, blocks), times) in wanted.iter().zip(&mut times) {
+                if number < blocks {
+                    times.push(self.block(case)?);
+                    done += 1;
+                    progress(name, done, total);
+                }
             }
         }
         Ok(times)

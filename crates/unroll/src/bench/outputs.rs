@@ -44,7 +44,7 @@ pub fn sentence(report: &Report) -> String {
     let (faster, same) = (count(Verdict::Faster), count(Verdict::Same));
     match report.verdict {
         Verdict::Slower => format!(
-            "Regression: {slower} of {} cases slower, confirmed by a second round.",
+            "Regression: {slower} of {} cases slower, confirmed by fresh measurements.",
             report.cases.len()
         ),
         Verdict::Inconclusive => format!(
@@ -72,10 +72,11 @@ pub fn markdown(report: &Report) -> String {
     };
     let _ = writeln!(
         text,
-        "Base {}, candidate {}; {} blocks of 6 processes, {} s each, {} thread(s).\n",
+        "Base {}, candidate {}; {} to {} blocks of 6 processes, {} s each, {} thread(s).\n",
         program(&report.base),
         program(&report.candidate),
         report.effort.blocks,
+        report.effort.blocks * report.effort.rounds,
         report.effort.seconds,
         report.effort.threads
     );
@@ -103,8 +104,8 @@ pub fn markdown(report: &Report) -> String {
     }
     text.push_str(
         "\nControl is the base against itself: what the machine makes up. A change counts when it is \
-         significant over all cases (Holm), stands clear of the control and shows again in a second \
-         round.\n",
+         significant over all cases (Holm), stands clear of the control and shows again in \
+         fresh measurements.\n",
     );
     text
 }
