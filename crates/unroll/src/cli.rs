@@ -510,7 +510,7 @@ pub struct CountsArgs {
     #[arg(long, value_name = "FILE")]
     pub program: Option<PathBuf>,
     /// How much more than the limit is allowed, percent
-    #[arg(long, value_name = "PERCENT", default_value_t = 2.0)]
+    #[arg(long, value_name = "PERCENT", default_value_t = 1.0)]
     pub tolerance: f64,
     /// Write what was counted into the file as limits
     #[arg(long)]
