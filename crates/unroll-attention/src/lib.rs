@@ -1,12 +1,13 @@
 //! Attention: additive, Luong, multi-head, sliding-window and linear.
 //!
-//! Three families, each with one configuration:
+//! Four families, each with one configuration:
 //!
 //! | configuration | registry names | what it is |
 //! |---|---|---|
 //! | [`AttentionConfig`] | `mha`, `local`, `linear` | one bare self-attention layer |
 //! | [`TransformerConfig`] | `transformer`, `local_transformer`, `linear_transformer` | pre-norm residual blocks with positions |
 //! | [`RecurrentAttentionConfig`] | `additive`, `additive_scalar`, `luong_dot`, `luong_general`, `luong_concat`, `recurrent_mha`, `recurrent_local`, `recurrent_linear` | attention over the states of a recurrent layer |
+//! | [`EncoderDecoderConfig`] | `encdec`, `encdec_additive`, `encdec_luong_dot`, `encdec_luong_general`, `encdec_luong_concat`, `encdec_mha` | from one sequence to another, with attention over the encoder's states |
 //!
 //! # State
 //!
@@ -22,6 +23,7 @@
 //! A padded step is never a key. Its output is zero, except in `mha`, which gives what PyTorch's
 //! layer gives: the padded query's own attention over the real keys.
 
+mod encoder_decoder;
 mod layer;
 mod linear;
 mod memory;
@@ -34,9 +36,10 @@ mod self_attention;
 mod softmax;
 mod transformer;
 
+pub use encoder_decoder::{CrossAttention, EncoderDecoder, EncoderDecoderConfig};
 pub use layer::{AttentionConfig, AttentionLayer};
 pub use positions::Positions;
 pub use recurrent::{Base, Combine, Query, RecurrentAttention, RecurrentAttentionConfig, Score};
-pub use registry::ARCHITECTURES;
+pub use registry::{ARCHITECTURES, PAIR_ARCHITECTURES};
 pub use self_attention::Kind;
 pub use transformer::{Transformer, TransformerConfig};

@@ -2,6 +2,7 @@
 
 use unroll_core::{Architecture, Entry};
 
+use crate::encoder_decoder::{CrossAttention, EncoderDecoderConfig};
 use crate::layer::AttentionConfig;
 use crate::recurrent::{Combine, Query, RecurrentAttentionConfig, Score};
 use crate::self_attention::Kind;
@@ -122,7 +123,59 @@ static RECURRENT_LINEAR: Entry<RecurrentAttentionConfig> = Entry::variant(
     |config| scored(config, Score::Linear),
 );
 
-/// Every architecture of this crate.
+static ENCDEC: Entry<EncoderDecoderConfig> = Entry::variant(
+    "encdec",
+    "recurrent encoder and decoder, joined by the last state alone (Sutskever et al. 2014)",
+    &["attention", "num_heads"],
+    |_| {},
+);
+
+static ENCDEC_ADDITIVE: Entry<EncoderDecoderConfig> = Entry::variant(
+    "encdec_additive",
+    "encoder and decoder with additive attention (score of Bahdanau 2015)",
+    &["attention", "num_heads"],
+    |config| config.attention = CrossAttention::Additive,
+);
+
+static ENCDEC_LUONG_DOT: Entry<EncoderDecoderConfig> = Entry::variant(
+    "encdec_luong_dot",
+    "encoder and decoder with dot-product attention (Luong 2015)",
+    &["attention", "num_heads"],
+    |config| config.attention = CrossAttention::LuongDot,
+);
+
+static ENCDEC_LUONG_GENERAL: Entry<EncoderDecoderConfig> = Entry::variant(
+    "encdec_luong_general",
+    "encoder and decoder with bilinear attention s^T W h (Luong 2015)",
+    &["attention", "num_heads"],
+    |config| config.attention = CrossAttention::LuongGeneral,
+);
+
+static ENCDEC_LUONG_CONCAT: Entry<EncoderDecoderConfig> = Entry::variant(
+    "encdec_luong_concat",
+    "encoder and decoder with attention v^T tanh(W [s; h]) (Luong 2015)",
+    &["attention", "num_heads"],
+    |config| config.attention = CrossAttention::LuongConcat,
+);
+
+static ENCDEC_MHA: Entry<EncoderDecoderConfig> = Entry::variant(
+    "encdec_mha",
+    "encoder and decoder with multi-head attention (Vaswani 2017)",
+    &["attention"],
+    |config| config.attention = CrossAttention::Mha,
+);
+
+/// Architectures from one sequence to another.
+pub static PAIR_ARCHITECTURES: &[&dyn Architecture] = &[
+    &ENCDEC,
+    &ENCDEC_ADDITIVE,
+    &ENCDEC_LUONG_DOT,
+    &ENCDEC_LUONG_GENERAL,
+    &ENCDEC_LUONG_CONCAT,
+    &ENCDEC_MHA,
+];
+
+/// Every architecture of this crate for single sequences.
 pub static ARCHITECTURES: &[&dyn Architecture] = &[
     &MHA,
     &LOCAL,

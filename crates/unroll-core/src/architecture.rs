@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::{Cost, Error, Init, Result, SequenceModel, Stream};
+use crate::{Cost, Error, Init, PairModel, Result, SequenceModel, Stream};
 
 /// What a model is built with besides its own configuration.
 #[derive(Debug, Clone)]
@@ -52,6 +52,8 @@ pub enum Family {
     Attention,
     /// Both: attention over the states of a recurrent network.
     AttentionOverStates,
+    /// From one sequence to another: an encoder and a decoder.
+    EncoderDecoder,
 }
 
 impl Family {
@@ -61,6 +63,7 @@ impl Family {
             Self::Recurrent => "recurrent",
             Self::Attention => "attention",
             Self::AttentionOverStates => "attention over recurrent states",
+            Self::EncoderDecoder => "encoder and decoder",
         }
     }
 }
@@ -83,9 +86,25 @@ pub trait ModelConfig: Serialize + DeserializeOwned + Default + Send + Sync + 's
     fn validate(&self) -> Result<()>;
 
     /// Builds the model.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for configurations of pair models.
     fn build(&self, context: &BuildContext) -> Result<Box<dyn SequenceModel>>;
 
-    /// Cost of the model, without building it.
+    /// Builds a model from one sequence to another.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for all others.
+    fn build_pair(&self, context: &BuildContext) -> Result<Box<dyn PairModel>> {
+        let _ = context;
+        Err(Error::Unsupported(
+            "reads one sequence alone; tasks from one sequence to another need an encoder and a \
+             decoder: encdec or its variants with attention"
+                .into(),
+        ))
+    }
+
+    /// Cost of the model, without building it. Pair models: sources and targets of `seq_len` steps.
     fn cost(&self, batch: usize, seq_len: usize) -> Cost;
 }
 
@@ -115,6 +134,16 @@ pub trait Architecture: Send + Sync {
         given: &Map<String, Value>,
         context: &BuildContext,
     ) -> Result<Box<dyn SequenceModel>>;
+
+    /// Builds the model from one sequence to another.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] when it is none.
+    fn build_pair(
+        &self,
+        given: &Map<String, Value>,
+        context: &BuildContext,
+    ) -> Result<Box<dyn PairModel>>;
 
     /// Cost of the model from options, without building it.
     fn cost(&self, given: &Map<String, Value>, batch: usize, seq_len: usize) -> Result<Cost>;
@@ -221,6 +250,15 @@ impl<C: ModelConfig> Architecture for Entry<C> {
     ) -> Result<Box<dyn SequenceModel>> {
         context.init.validate()?;
         self.config(given)?.build(context)
+    }
+
+    fn build_pair(
+        &self,
+        given: &Map<String, Value>,
+        context: &BuildContext,
+    ) -> Result<Box<dyn PairModel>> {
+        context.init.validate()?;
+        self.config(given)?.build_pair(context)
     }
 
     fn cost(&self, given: &Map<String, Value>, batch: usize, seq_len: usize) -> Result<Cost> {

@@ -180,7 +180,7 @@ pub fn attention_profile_of_task(
 ) -> Result<Vec<AttentionProfile>> {
     let batch = model.tensors(batch)?;
     let input = model.features(&batch)?;
-    attention_profile(model.body(), &input, batch.lengths.as_ref(), None)
+    attention_profile(model.body()?, &input, batch.lengths.as_ref(), None)
 }
 
 /// One example's part of a state, cut off from the graph.

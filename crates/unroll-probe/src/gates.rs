@@ -120,7 +120,7 @@ pub fn gate_statistics(
 pub fn gate_statistics_of_task(model: &TaskModel, batch: &Batch) -> Result<Vec<GateStatistics>> {
     let batch = model.tensors(batch)?;
     let input = model.features(&batch)?;
-    gate_statistics(model.body(), &input, batch.lengths.as_ref())
+    gate_statistics(model.body()?, &input, batch.lengths.as_ref())
 }
 
 /// `sigma(x)` and `sigma(-x)`, both to full relative precision.

@@ -262,7 +262,7 @@ pub fn gradient_decay_of_task(
 ) -> Result<GradientDecay> {
     let batch = model.tensors(batch)?;
     let input = model.features(&batch)?;
-    gradient_decay(model.body(), &input, batch.lengths.as_ref(), loss, form)
+    gradient_decay(model.body()?, &input, batch.lengths.as_ref(), loss, form)
 }
 
 impl GradientLoss {

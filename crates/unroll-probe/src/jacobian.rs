@@ -223,7 +223,7 @@ pub fn jacobian_of_task(
 ) -> Result<Vec<Jacobian>> {
     let batch = model.tensors(batch)?;
     let input = model.features(&batch)?;
-    jacobian(model.body(), &input, batch.lengths.as_ref(), options, form)
+    jacobian(model.body()?, &input, batch.lengths.as_ref(), options, form)
 }
 
 impl JacobianOptions {

@@ -95,12 +95,12 @@ pub fn measure(
                 };
                 (time(options, device, gauge, || Ok(()), step)?, cost.training_flops())
             }
-            Phase::Decode if !model.body().is_causal() => continue,
+            Phase::Decode if !model.body()?.is_causal() => continue,
             Phase::Decode => {
                 let inputs = steps(&model.features(&batch)?)?;
                 let decode = |(): &()| decode(model, &inputs, batch_size);
                 check_finite("decoded output", &decode(&())?)?;
-                let flops = model.body().cost(batch_size, seq_len).forward_flops;
+                let flops = model.body()?.cost(batch_size, seq_len).forward_flops;
                 (time(options, device, gauge, || Ok(()), decode)?, flops)
             }
         };
@@ -118,7 +118,7 @@ fn steps(input: &Tensor) -> Result<Vec<Tensor>> {
 
 /// All steps one by one; the last output.
 fn decode(model: &TaskModel, inputs: &[Tensor], batch_size: usize) -> Result<Tensor> {
-    let body = model.body();
+    let body = model.body()?;
     let mut state = body.zero_state(batch_size)?;
     let mut last = None;
     for input in inputs {

@@ -39,7 +39,7 @@ pub fn f64_twin(
     trained: &TaskModel,
 ) -> Result<TaskModel> {
     let embedding_size = match trained.input_layer() {
-        InputLayer::Embedding { size, .. } => Some(size),
+        InputLayer::Embedding { size, .. } | InputLayer::Pairs { size, .. } => Some(size),
         InputLayer::Values { .. } | InputLayer::OneHot { .. } => None,
     };
     let context = BuildContext::cpu(DType::F64, trained.seed());

@@ -46,7 +46,7 @@ fn gates_of_a_task() {
     let model = model(task.as_ref(), &LSTM);
     let (batch, x, lengths) = batch(task.as_ref());
     let found = gate_statistics_of_task(&model, &batch).unwrap();
-    assert_eq!(found, gate_statistics(model.body(), &x, Some(&lengths)).unwrap());
+    assert_eq!(found, gate_statistics(model.body().unwrap(), &x, Some(&lengths)).unwrap());
     assert_eq!((found.len(), found[0].steps, found[0].units), (4, 28, 8));
     // A layer as it is initialised neither opens nor closes its gates.
     assert_eq!((found[1].closed, found[1].open), (Some(0.0), Some(0.0)));
@@ -60,7 +60,7 @@ fn attention_of_a_task() {
     let model = model(task.as_ref(), &TRANSFORMER);
     let (batch, x, lengths) = batch(task.as_ref());
     let found = attention_profile_of_task(&model, &batch).unwrap();
-    assert_eq!(found, attention_profile(model.body(), &x, Some(&lengths), None).unwrap());
+    assert_eq!(found, attention_profile(model.body().unwrap(), &x, Some(&lengths), None).unwrap());
     let places: Vec<(usize, usize)> = found.iter().map(|p| (p.layer, p.head)).collect();
     assert_eq!(places, (0..2).flat_map(|l| (0..4).map(move |h| (l, h))).collect::<Vec<_>>());
     // Of 28 queries three are the first of their sequence.

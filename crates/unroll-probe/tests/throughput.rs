@@ -82,7 +82,7 @@ fn phases_are_timed_and_priced() {
     let timings = measure(&model, &Echo, 4, &PHASES, &train, &FAST, &NoGauge).unwrap();
     assert_eq!(timings.iter().map(|t| t.phase).collect::<Vec<_>>(), PHASES);
     let cost = model.cost(4, 12);
-    let decode = model.body().cost(4, 12).forward_flops;
+    let decode = model.body().unwrap().cost(4, 12).forward_flops;
     let flops = [cost.forward_flops, cost.backward_flops, cost.training_flops(), decode];
     for (timing, flops) in timings.iter().zip(flops) {
         assert_eq!((timing.flops, timing.timed.iterations), (flops, 3));
@@ -152,7 +152,7 @@ fn task_models_are_probed_through_their_twin() {
     let options = JacobianOptions { distances: vec![1, 12], ..JacobianOptions::default() };
     let found = jacobian_of_task(&twin, &batch, &options, Form::Auto).unwrap();
     let features = twin.features(&twin.tensors(&batch).unwrap()).unwrap();
-    let alone = jacobian(twin.body(), &features, None, &options, Form::Auto).unwrap();
+    let alone = jacobian(twin.body().unwrap(), &features, None, &options, Form::Auto).unwrap();
     assert_eq!(found, alone);
     assert_eq!((found.len(), found[0].points.len()), (features.dim(0).unwrap(), 2));
     let refused = jacobian_of_task(&model, &batch, &options, Form::Auto);

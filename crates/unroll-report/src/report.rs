@@ -185,6 +185,11 @@ fn task_section(summary: &Summary, task: &str, plots: &[(&str, Plot)]) -> Sectio
     let of_metric = ["metric-", "heat-", "pareto-", "curves-"];
     let starts = |name: &str, of: &[&str]| of.iter().any(|start| name.starts_with(start));
     add_plots(&mut section, plots, task, |name| starts(name, &of_metric));
+    section.titled_table(
+        "Other metrics",
+        "On the test split, with the last weights.",
+        rows::metrics(summary, task),
+    );
     section.titled_table("Other lengths", "", rows::lengths(summary, task));
     add_plots(&mut section, plots, task, |name| starts(name, &["lengths-"]));
     section.titled_table(

@@ -113,6 +113,25 @@ pub(crate) fn lengths(summary: &Summary, task: &str) -> Rows {
     rows
 }
 
+/// A task's further metrics.
+pub(crate) fn metrics(summary: &Summary, task: &str) -> Rows {
+    let mut rows = Rows::new(&[
+        ("series", false),
+        ("length", true),
+        ("metric", false),
+        ("median [min..max]", false),
+    ]);
+    for group in summary.metrics.iter().filter(|group| group.task == task) {
+        rows.rows.push(vec![
+            group.series.clone(),
+            group.length.to_string(),
+            group.metric.clone(),
+            group.spread.map_or_else(dash, |spread| range(&spread)),
+        ]);
+    }
+    rows
+}
+
 /// A task's fitted gradient decay.
 pub(crate) fn gradients(summary: &Summary, task: &str) -> Rows {
     let mut rows = Rows::new(&[

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 /// Names of the tables, in the order in which they are documented and written.
-pub const TABLES: [&str; 13] = [
+pub const TABLES: [&str; 14] = [
     "trials",
     "curves",
     "gradients",
@@ -15,6 +15,7 @@ pub const TABLES: [&str; 13] = [
     "attention_profiles",
     "throughput",
     "lengths",
+    "metrics",
     "curve_timings",
     "timings",
 ];
@@ -63,6 +64,8 @@ const NORMS: &[&str] = &["gradients", "decays"];
 const THROUGHPUT: &[&str] = &["throughput"];
 /// One row for each trial and length it was evaluated at.
 const LENGTHS: &[&str] = &["lengths"];
+/// One row for each trial and further metric.
+const METRICS: &[&str] = &["metrics"];
 /// One row for each trial and evaluated step.
 const CURVE_TIMINGS: &[&str] = &["curve_timings"];
 /// One row for each trial.
@@ -80,6 +83,7 @@ const KEYED: &[&str] = &[
     "attention_profiles",
     "throughput",
     "lengths",
+    "metrics",
 ];
 
 const fn same(
@@ -313,6 +317,8 @@ pub const COLUMNS: &[ColumnDoc] = &[
     same("evaluated_length", LENGTHS, "steps", "length of the evaluated sequences"),
     same("value", LENGTHS, "see metric", "metric at that length"),
     same("loss", LENGTHS, "nats or squared units", "loss at that length"),
+    same("metric", METRICS, "", "name of the metric with its unit"),
+    same("value", METRICS, "see metric", "metric on the test split with the last weights"),
     same("step", CURVE_TIMINGS, "training steps", "training steps done"),
     clock("seconds", CURVE_TIMINGS, "s", "training time so far, evaluation left out"),
     clock("wall_s", TIMINGS, "s", "whole trial"),
@@ -348,6 +354,7 @@ fn rows(table: &str) -> &'static str {
         }
         "throughput" => "one row for each trial and phase",
         "lengths" => "one row for each trial and length it was evaluated at",
+        "metrics" => "one row for each trial and metric of its task beside the first",
         "curve_timings" => "one row for each trial and evaluated step; nothing but clock times",
         _ => "one row for each trial; nothing but clock times",
     }

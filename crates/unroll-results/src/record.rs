@@ -236,6 +236,16 @@ pub struct BaselineValue {
     pub value: f64,
 }
 
+/// A metric beside the task's own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OtherMetric {
+    /// Name, with unit.
+    pub name: String,
+    /// Value on the test split.
+    #[serde(with = "crate::number")]
+    pub value: f64,
+}
+
 /// Result of a training run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Quality {
@@ -265,6 +275,9 @@ pub struct Quality {
     pub steps: u64,
     /// First evaluated step at which the stopping threshold held, if ever.
     pub steps_to_threshold: Option<u64>,
+    /// Other metrics on the test split; records of tasks without say nothing of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<OtherMetric>,
 }
 
 /// One point of a learning curve.

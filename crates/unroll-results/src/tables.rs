@@ -11,7 +11,8 @@ use polars::prelude::*;
 
 use crate::decay::{Decay, Reach, reaches};
 use crate::record::{
-    BaselineValue, Better, DistanceWeight, Quality, Status, TrialRecord, VisibleEntropy,
+    BaselineValue, Better, DistanceWeight, OtherMetric, Quality, Status, TrialRecord,
+    VisibleEntropy,
 };
 use crate::summary::initial_input;
 use crate::{Error, Result, files};
@@ -41,6 +42,8 @@ pub struct Tables {
     pub throughput: DataFrame,
     /// One row for each trial and length it was evaluated at.
     pub lengths: DataFrame,
+    /// One row for each trial and further metric.
+    pub metrics: DataFrame,
     /// Clock times of learning curves, one row for each trial and evaluated step.
     pub curve_timings: DataFrame,
     /// Clock times, one row for each trial.
@@ -68,6 +71,7 @@ impl Tables {
             attention_profiles: table("attention_profiles", attention_profiles(records))?,
             throughput: table("throughput", throughput(records))?,
             lengths: table("lengths", lengths(records))?,
+            metrics: table("metrics", metrics(records))?,
             curve_timings: table("curve_timings", curve_timings(records))?,
             timings: table("timings", timings(records))?,
         })
@@ -87,6 +91,7 @@ impl Tables {
             ("attention_profiles", &self.attention_profiles),
             ("throughput", &self.throughput),
             ("lengths", &self.lengths),
+            ("metrics", &self.metrics),
             ("curve_timings", &self.curve_timings),
             ("timings", &self.timings),
         ]
@@ -487,6 +492,22 @@ fn lengths(records: &[TrialRecord]) -> PolarsResult<DataFrame> {
         column("evaluated_length", &rows, |(_, evaluation)| evaluation.length as u64),
         column("value", &rows, |(_, evaluation)| evaluation.value),
         column("loss", &rows, |(_, evaluation)| evaluation.loss),
+    ]);
+    frame(rows.len(), columns)
+}
+
+fn metrics(records: &[TrialRecord]) -> PolarsResult<DataFrame> {
+    let rows: Vec<(&TrialRecord, &OtherMetric)> = records
+        .iter()
+        .flat_map(|record| {
+            let others = record.quality.iter().flat_map(|quality| &quality.others);
+            others.map(move |other| (record, other))
+        })
+        .collect();
+    let mut columns = keys(&rows, |row| row.0);
+    columns.extend([
+        column("metric", &rows, |(_, other)| other.name.clone()),
+        column("value", &rows, |(_, other)| other.value),
     ]);
     frame(rows.len(), columns)
 }

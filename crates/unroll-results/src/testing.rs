@@ -57,6 +57,7 @@ pub(crate) fn quality(series: &str, length: usize, seed: u64, test: f64) -> Tria
             at_chance: test >= 1.0 / 6.0,
             steps: 20,
             steps_to_threshold: (test < 0.01).then_some(10 * (seed + 1)),
+            others: Vec::new(),
         }),
         curve: [0, 10, 20].map(point).into(),
         other_lengths: vec![LengthEvaluation { length: 2 * length, value: 2.0 * test, loss: test }],

@@ -18,20 +18,23 @@
 //!
 //! A new task is one module with an `ENTRY` and one line in the registry.
 
+pub mod answer;
 mod baseline;
 pub mod data;
 pub mod error;
 mod options;
+pub mod pairs;
 mod real;
 mod registry;
 pub mod score;
 mod synthetic;
 pub mod task;
 
+pub use answer::{AnswerScore, OtherMetric, Search, edit_distance};
 pub use error::{Error, Result};
 pub use registry::{find, registry};
 pub use score::{Answers, Score};
 pub use task::{
-    Baseline, Batch, Better, InputKind, Inputs, Metric, Options, Readout, Split, TargetKind,
-    Targets, Task, TaskEntry, TaskRequest,
+    Baseline, Batch, Better, InputKind, Inputs, Metric, Options, PairInputs, Readout, Split,
+    TargetKind, Targets, Task, TaskEntry, TaskRequest,
 };

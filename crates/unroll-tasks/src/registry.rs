@@ -1,12 +1,13 @@
 //! All tasks by name.
 
 use crate::TaskEntry;
+use crate::pairs::{g2p, translation};
 use crate::real::{
     digits, electricity, japanese_vowels, mnist, pm25, spoken_digits, text, timeseries,
 };
 use crate::synthetic::{adding, copy, formal, mqar, parity, selective_copy};
 
-static REGISTRY: [TaskEntry; 21] = [
+static REGISTRY: [TaskEntry; 23] = [
     adding::ENTRY,
     copy::ENTRY,
     selective_copy::ENTRY,
@@ -28,6 +29,8 @@ static REGISTRY: [TaskEntry; 21] = [
     timeseries::ENTRY,
     pm25::ENTRY,
     text::ENTRY,
+    g2p::ENTRY,
+    translation::ENTRY,
 ];
 
 /// All tasks, the synthetic ones first.

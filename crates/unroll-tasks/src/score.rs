@@ -88,7 +88,10 @@ impl Score {
                 scale * mean
             }
             Metric::BitsPerCharacter => mean / LN_2,
-            Metric::MeanSquaredError | Metric::Accuracy | Metric::CrossEntropy => mean,
+            Metric::MeanSquaredError
+            | Metric::Accuracy
+            | Metric::CrossEntropy
+            | Metric::OfAnswers { .. } => mean,
         })
     }
 

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 use unroll_core::architecture::OptionDoc;
 
-use crate::Result;
+use crate::{AnswerScore, Result};
 
 /// Kind of the model's input at each step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +17,17 @@ pub enum InputKind {
     Tokens {
         /// Vocabulary size.
         vocabulary: usize,
+    },
+    /// Tokens of a source that is read, and of the answer so far.
+    Pairs {
+        /// Vocabulary size of the source.
+        source: usize,
+        /// Vocabulary size of the target.
+        target: usize,
+        /// What stands before the first symbol of an answer.
+        begin: u32,
+        /// What ends an answer.
+        end: u32,
     },
 }
 
@@ -73,6 +84,23 @@ pub enum Inputs {
     Values(Vec<f32>),
     /// `(B, T)` row by row.
     Tokens(Vec<u32>),
+    /// Source and answer so far.
+    Pairs(Box<PairInputs>),
+}
+
+/// Inputs of a batch of pairs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PairInputs {
+    /// `(B, S)` row by row: what is read.
+    pub source: Vec<u32>,
+    /// Steps of the source (`S`) after padding.
+    pub source_len: usize,
+    /// Real lengths of the sources; `None` when all have `source_len` steps.
+    pub source_lengths: Option<Vec<usize>>,
+    /// `(B, T)`: what the decoder is given, the right answer one step later.
+    pub target: Vec<u32>,
+    /// Number of each example, for [`AnswerScore::count`](crate::AnswerScore::count).
+    pub examples: Vec<usize>,
 }
 
 /// Answers of a batch: one per sequence ([`Readout::Last`]) or one per step.
@@ -133,6 +161,13 @@ pub enum Metric {
     CrossEntropy,
     /// Mean cross-entropy in bits.
     BitsPerCharacter,
+    /// What the task's [`AnswerScore`](crate::AnswerScore) says of whole answers.
+    OfAnswers {
+        /// Name (`PER`, `BLEU`).
+        name: &'static str,
+        /// Which end is good.
+        better: Better,
+    },
 }
 
 /// Which end of a metric is good.
@@ -155,6 +190,7 @@ impl Metric {
             Self::MeanAbsoluteScaledError { .. } => "MASE".into(),
             Self::BitsPerCharacter => "bits per character".into(),
             Self::Accuracy => "accuracy".into(),
+            Self::OfAnswers { name, .. } => (*name).into(),
             Self::CrossEntropy => "cross-entropy (nats)".into(),
         }
     }
@@ -163,6 +199,7 @@ impl Metric {
     pub fn better(&self) -> Better {
         match self {
             Self::Accuracy => Better::Higher,
+            Self::OfAnswers { better, .. } => *better,
             _ => Better::Lower,
         }
     }
@@ -217,6 +254,11 @@ pub trait Task: Send + Sync {
     /// All of an evaluation split in batches of at most `batch_size`. `Split::Train` gives a sample
     /// of the training data of the same size as the validation split.
     fn evaluation(&self, split: Split, batch_size: usize) -> Vec<Batch>;
+
+    /// How answers are scored, for tasks whose answer is a sequence.
+    fn answers(&self) -> Option<&dyn AnswerScore> {
+        None
+    }
 
     /// The first `count` examples of an evaluation split in one batch, or all of it where it has
     /// fewer. Tasks that draw their examples need not draw the rest.

@@ -27,7 +27,7 @@ fn baseline(task: &dyn Task, name: &str) -> f64 {
 fn tokens(batch: &Batch) -> &[u32] {
     match &batch.inputs {
         Inputs::Tokens(tokens) => tokens,
-        Inputs::Values(_) => panic!("tokens expected"),
+        Inputs::Values(_) | Inputs::Pairs(_) => panic!("tokens expected"),
     }
 }
 
@@ -228,7 +228,7 @@ fn permutation_moves_the_same_pixels_everywhere() {
             .iter()
             .flat_map(|batch| match &batch.inputs {
                 Inputs::Values(values) => values.chunks(64),
-                Inputs::Tokens(_) => panic!("numbers expected"),
+                Inputs::Tokens(_) | Inputs::Pairs(_) => panic!("numbers expected"),
             })
             .collect();
         (0..64).map(|step| images.iter().map(|image| image[step].to_bits()).collect()).collect()

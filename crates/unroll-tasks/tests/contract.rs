@@ -43,7 +43,11 @@ fn length_of(entry: &TaskEntry, length: usize, options: &Map<String, Value>) -> 
 fn check_batch(task: &dyn Task, batch: &Batch) {
     let name = task.name();
     let (sequences, steps) = (batch.batch_size, batch.batch_size * batch.seq_len);
-    assert!(batch.seq_len <= task.seq_len(), "{name}");
+    match &batch.inputs {
+        // The swept length is that of the source.
+        Inputs::Pairs(pairs) => assert!(pairs.source_len <= task.seq_len(), "{name}"),
+        _ => assert!(batch.seq_len <= task.seq_len(), "{name}"),
+    }
     match (task.input(), &batch.inputs) {
         (InputKind::Values { features }, Inputs::Values(values)) => {
             assert_eq!(values.len(), steps * features, "{name}");
@@ -52,6 +56,19 @@ fn check_batch(task: &dyn Task, batch: &Batch) {
         (InputKind::Tokens { vocabulary }, Inputs::Tokens(tokens)) => {
             assert_eq!(tokens.len(), steps, "{name}");
             assert!(tokens.iter().all(|&token| (token as usize) < vocabulary), "{name}");
+        }
+        (InputKind::Pairs { source, target, begin, .. }, Inputs::Pairs(pairs)) => {
+            assert_eq!(pairs.source.len(), sequences * pairs.source_len, "{name}");
+            assert!(pairs.source.iter().all(|&token| (token as usize) < source), "{name}");
+            assert_eq!(pairs.target.len(), steps, "{name}");
+            assert!(pairs.target.iter().all(|&token| (token as usize) < target), "{name}");
+            let mut rows = pairs.target.chunks(batch.seq_len);
+            assert!(rows.all(|row| row[0] == begin), "{name}");
+            assert_eq!(pairs.examples.len(), sequences, "{name}");
+            if let Some(lengths) = &pairs.source_lengths {
+                assert_eq!(lengths.iter().max(), Some(&pairs.source_len), "{name}");
+                assert!(lengths.iter().all(|&length| length >= 1), "{name}");
+            }
         }
         (kind, _) => panic!("{name}: inputs are not {kind:?}"),
     }
@@ -97,19 +114,28 @@ fn rows(task: &dyn Task, batches: &[Batch]) -> Vec<Vec<u32>> {
                     values[row * width..row * width + real].iter().map(|v| v.to_bits()).collect()
                 }
                 Inputs::Tokens(tokens) => tokens[row * batch.seq_len..][..length].to_vec(),
+                Inputs::Pairs(pairs) => {
+                    let lengths = pairs.source_lengths.as_ref();
+                    let read = lengths.map_or(pairs.source_len, |lengths| lengths[row]);
+                    let source = &pairs.source[row * pairs.source_len..][..read];
+                    [source, &pairs.target[row * batch.seq_len..][..length]].concat()
+                }
             };
             let per_row = match task.readout() {
                 Readout::Last => 1,
+                // Padding is none of the example.
+                Readout::EveryStep if matches!(batch.inputs, Inputs::Pairs(_)) => length,
                 Readout::EveryStep => batch.seq_len,
             };
+            let first = row * if task.readout() == Readout::Last { 1 } else { batch.seq_len };
             match &batch.targets {
                 Targets::Values(values) => {
-                    bits.extend(values[row * per_row..][..per_row].iter().map(|v| v.to_bits()));
+                    bits.extend(values[first..][..per_row].iter().map(|v| v.to_bits()));
                 }
-                Targets::Classes(classes) => bits.extend(&classes[row * per_row..][..per_row]),
+                Targets::Classes(classes) => bits.extend(&classes[first..][..per_row]),
             }
             if let Some(weights) = &batch.weights {
-                bits.extend(weights[row * per_row..][..per_row].iter().map(|w| w.to_bits()));
+                bits.extend(weights[first..][..per_row].iter().map(|w| w.to_bits()));
             }
             rows.push(bits);
         }
@@ -227,7 +253,9 @@ fn names_options_and_files_are_consistent() {
             "spoken_digits",
             "timeseries",
             "pm25",
-            "text"
+            "text",
+            "g2p",
+            "translation"
         ]
     );
     assert!(find("addition").is_none());
@@ -266,7 +294,8 @@ fn names_options_and_files_are_consistent() {
 fn wrong_lengths_are_errors_that_name_the_right_ones() {
     for entry in registry() {
         // One look-back step and a delay of 1 are short, but mean something.
-        let shortest = if matches!(entry.name, "electricity" | "pm25" | "copy") { 1 } else { 2 };
+        let short = ["electricity", "pm25", "copy", "g2p", "translation"];
+        let shortest = if short.contains(&entry.name) { 1 } else { 2 };
         for length in (0..shortest).chain([usize::MAX, usize::MAX / 2]) {
             let options = Map::new();
             match (entry.build)(&TaskRequest { length, seed: 0, options: &options }) {

@@ -22,6 +22,8 @@ pub enum TensorTargets {
 pub struct TensorBatch {
     /// `(B, T, F)` features, or `(B, T)` tokens (u32) for an embedding.
     pub input: Tensor,
+    /// What is read first, in tasks from one sequence to another.
+    pub source: Option<TensorSource>,
     /// Real lengths of a padded batch.
     pub lengths: Option<Lengths>,
     /// `(N,)` of u32: the answered rows of `(B * T)`; `None` when all rows are.
@@ -32,6 +34,15 @@ pub struct TensorBatch {
     pub weights: Vec<f64>,
     /// Steps of the batch that are not padding.
     pub tokens: u64,
+}
+
+/// Sources of a batch of pairs.
+#[derive(Debug, Clone)]
+pub struct TensorSource {
+    /// `(B, S)` tokens (u32).
+    pub tokens: Tensor,
+    /// Real lengths of padded sources.
+    pub lengths: Option<Lengths>,
 }
 
 /// One answer of a batch: row of `(B,)` or `(B * T)`, and weight.
@@ -114,13 +125,22 @@ impl TensorBatch {
             Some(lengths) => lengths.iter().map(|&length| length as u64).sum(),
             None => (sequences * seq_len) as u64,
         };
+        let source = source(batch, shape, device)?;
+        let read = match (&source, &batch.inputs) {
+            (Some(TensorSource { lengths: Some(lengths), .. }), _) => {
+                lengths.as_slice().iter().map(|&length| length as u64).sum()
+            }
+            (Some(_), Inputs::Pairs(pairs)) => (sequences * pairs.source_len) as u64,
+            _ => 0,
+        };
         Ok(Self {
+            source,
             input: input_tensor(batch, shape, input, dtype, device)?,
             lengths,
             rows,
             targets: targets(batch, shape, &answers, all_rows, dtype, device)?,
             weights: answers.iter().map(|answer| answer.weight).collect(),
-            tokens,
+            tokens: tokens + read,
         })
     }
 
@@ -128,6 +148,33 @@ impl TensorBatch {
     pub fn answers(&self) -> usize {
         self.weights.len()
     }
+}
+
+/// Checks that all tokens are of the vocabulary.
+fn known(shape: &TaskShape, tokens: &[u32], vocabulary: usize) -> Result<()> {
+    match tokens.iter().find(|&&token| token as usize >= vocabulary) {
+        Some(bad) => Err(misfit(shape, format!("token {bad} of a vocabulary of {vocabulary}"))),
+        None => Ok(()),
+    }
+}
+
+/// The sources of a batch of pairs.
+fn source(batch: &Batch, shape: &TaskShape, device: &Device) -> Result<Option<TensorSource>> {
+    let (Inputs::Pairs(pairs), InputKind::Pairs { source, .. }) = (&batch.inputs, shape.input)
+    else {
+        return Ok(None);
+    };
+    let (sequences, steps) = (batch.batch_size, pairs.source_len);
+    if pairs.source.len() != sequences * steps || pairs.examples.len() != sequences {
+        return Err(misfit(shape, format!("the sources are not {sequences} of {steps} steps")));
+    }
+    known(shape, &pairs.source, source)?;
+    let lengths = match &pairs.source_lengths {
+        Some(lengths) => Some(Lengths::new(lengths.clone(), sequences, steps)?),
+        None => None,
+    };
+    let tokens = Tensor::from_slice(&pairs.source, (sequences, steps), device)?;
+    Ok(Some(TensorSource { tokens, lengths }))
 }
 
 fn input_tensor(
@@ -147,9 +194,7 @@ fn input_tensor(
         (Inputs::Tokens(tokens), InputKind::Tokens { vocabulary })
             if tokens.len() == sequences * seq_len =>
         {
-            if let Some(bad) = tokens.iter().find(|&&token| token as usize >= vocabulary) {
-                return Err(misfit(shape, format!("token {bad} of a vocabulary of {vocabulary}")));
-            }
+            known(shape, tokens, vocabulary)?;
             if let InputLayer::Embedding { .. } = layer {
                 return Ok(Tensor::from_slice(tokens, (sequences, seq_len), device)?);
             }
@@ -158,6 +203,12 @@ fn input_tensor(
                 row[token as usize] = 1.0;
             }
             from_f32(values, (sequences, seq_len, vocabulary), dtype, device)
+        }
+        (Inputs::Pairs(pairs), InputKind::Pairs { target, .. })
+            if pairs.target.len() == sequences * seq_len =>
+        {
+            known(shape, &pairs.target, target)?;
+            Ok(Tensor::from_slice(&pairs.target, (sequences, seq_len), device)?)
         }
         (_, kind) => Err(misfit(
             shape,

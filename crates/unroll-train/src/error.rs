@@ -21,6 +21,9 @@ pub enum Error {
     /// A checkpoint is damaged or belongs to another run.
     #[error("checkpoint: {0}")]
     Checkpoint(String),
+    /// The task failed.
+    #[error(transparent)]
+    Task(#[from] unroll_tasks::Error),
     /// The model failed.
     #[error(transparent)]
     Model(#[from] unroll_core::Error),

@@ -4,19 +4,24 @@ use std::f64::consts::LN_2;
 
 use candle_core::{D, DType, Tensor};
 use unroll_core::Mode;
-use unroll_tasks::{Batch, Better, Metric, Split, TargetKind, Task};
+use unroll_tasks::{
+    AnswerScore, Batch, Better, Inputs, Metric, OtherMetric, Search, Split, TargetKind, Task,
+};
 
 use crate::batch::{TensorBatch, TensorTargets};
+use crate::decode::decode;
 use crate::loss::answer_losses;
 use crate::{Error, Result, TaskModel};
 
 /// What a model reaches on a split.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Evaluation {
     /// The task's metric.
     pub metric: f64,
     /// Mean loss: squared units of the normalised target, or nats.
     pub loss: f64,
+    /// Other metrics of the task, if it has any.
+    pub others: Vec<OtherMetric>,
 }
 
 /// Sums of losses and right answers over batches. Answers are added one by one in order, in f64:
@@ -44,6 +49,7 @@ impl MetricTotals {
             }
             TargetKind::Classes { .. } => {
                 matches!(metric, Metric::Accuracy | Metric::CrossEntropy | Metric::BitsPerCharacter)
+                    || matches!(metric, Metric::OfAnswers { .. } if task.answers().is_some())
             }
         };
         if !fits {
@@ -94,8 +100,10 @@ impl MetricTotals {
             }
             Metric::BitsPerCharacter => loss / LN_2,
             Metric::Accuracy => self.right / self.weight,
+            // Known by whoever looked for the answers.
+            Metric::OfAnswers { .. } => f64::NAN,
         };
-        Some(Evaluation { metric, loss })
+        Some(Evaluation { metric, loss, others: Vec::new() })
     }
 }
 
@@ -115,23 +123,50 @@ pub fn evaluate(
     split: Split,
     batch_size: usize,
 ) -> Result<Evaluation> {
-    evaluate_batches(model, task, &task.evaluation(split, batch_size))
+    let search = match (split, task.answers()) {
+        (Split::Test, Some(score)) => score.search(),
+        _ => Search::GREEDY,
+    };
+    evaluate_with(model, task, &task.evaluation(split, batch_size), search)
 }
 
-/// [`evaluate`] over batches that are already there.
+/// [`evaluate`] over batches that are already there; answers that are sequences are written greedily.
 pub fn evaluate_batches(
     model: &TaskModel,
     task: &dyn Task,
     batches: &[Batch],
 ) -> Result<Evaluation> {
+    evaluate_with(model, task, batches, Search::GREEDY)
+}
+
+fn evaluate_with(
+    model: &TaskModel,
+    task: &dyn Task,
+    batches: &[Batch],
+    search: Search,
+) -> Result<Evaluation> {
     let mut totals = MetricTotals::new(task)?;
+    let score = task.answers();
+    let mut sums = vec![0.0; score.map_or(0, AnswerScore::sums)];
     for batch in batches {
-        let batch = model.tensors(batch)?;
-        totals.add(&model.forward(&batch, Mode::Eval)?, &batch)?;
+        let tensors = model.tensors(batch)?;
+        totals.add(&model.forward(&tensors, Mode::Eval)?, &tensors)?;
+        if let (Some(score), Inputs::Pairs(pairs)) = (score, &batch.inputs) {
+            let written = decode(model, &tensors, search, score.longest())?;
+            for (&example, answer) in pairs.examples.iter().zip(&written) {
+                score.count(example, &answer.symbols, &mut sums)?;
+            }
+        }
     }
-    totals.finish().ok_or_else(|| Error::Batch {
+    let found = totals.finish().ok_or_else(|| Error::Batch {
         task: task.name().to_owned(),
         message: "the split has no answers".into(),
+    })?;
+    Ok(match score {
+        Some(score) => {
+            Evaluation { metric: score.metric(&sums), others: score.others(&sums), ..found }
+        }
+        None => found,
     })
 }
 

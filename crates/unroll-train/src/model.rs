@@ -3,9 +3,10 @@
 use candle_core::{DType, Device, Tensor};
 use serde_json::{Map, Value};
 use unroll_core::architecture::Architecture;
+use unroll_core::pair::{Encoded, PairArgs};
 use unroll_core::{
-    BuildContext, Cost, Error as ModelError, Form, ForwardArgs, Lengths, Mode, ParameterSet, Role,
-    SequenceModel, cost, ops,
+    BuildContext, Cost, Error as ModelError, Form, ForwardArgs, Lengths, Mode, PairModel,
+    ParameterSet, Role, SequenceModel, State, cost, ops,
 };
 use unroll_tasks::{Batch, InputKind, Readout, TargetKind, Task};
 
@@ -27,11 +28,11 @@ pub fn body_input_size(
 ) -> usize {
     match (input, embedding_size) {
         (InputKind::Values { features }, _) => features,
-        (InputKind::Tokens { .. }, Some(size)) if size > 0 => size,
+        (InputKind::Tokens { .. } | InputKind::Pairs { .. }, Some(size)) if size > 0 => size,
         (InputKind::Tokens { vocabulary }, _) if vocabulary <= LARGEST_ONE_HOT_VOCABULARY => {
             vocabulary
         }
-        (InputKind::Tokens { .. }, _) => hidden_size,
+        (InputKind::Tokens { .. } | InputKind::Pairs { .. }, _) => hidden_size,
     }
 }
 
@@ -52,6 +53,16 @@ pub enum InputLayer {
     Embedding {
         /// Vocabulary size.
         vocabulary: usize,
+        /// Features of a vector.
+        size: usize,
+    },
+    /// Tokens of both sides as learned vectors: `source_embedding.weight` `(source, size)` and
+    /// `embedding.weight` `(target, size)`.
+    Pairs {
+        /// Vocabulary size of the source.
+        source: usize,
+        /// Vocabulary size of the target.
+        target: usize,
         /// Features of a vector.
         size: usize,
     },
@@ -78,6 +89,9 @@ impl InputLayer {
             InputKind::Tokens { vocabulary } => {
                 Ok(Self::Embedding { vocabulary, size: body_inputs })
             }
+            InputKind::Pairs { source, target, .. } => {
+                Ok(Self::Pairs { source, target, size: body_inputs })
+            }
         }
     }
 
@@ -88,6 +102,12 @@ impl InputLayer {
             Self::Embedding { vocabulary, size } => Cost {
                 parameters: (vocabulary * size) as u64,
                 activation_elements: rows * size as u64,
+                ..Cost::default()
+            },
+            // As many steps are read as are written.
+            Self::Pairs { source, target, size } => Cost {
+                parameters: ((source + target) * size) as u64,
+                activation_elements: 2 * rows * size as u64,
                 ..Cost::default()
             },
         }
@@ -193,15 +213,45 @@ fn into_model_error(error: Error) -> ModelError {
     }
 }
 
+/// What is between input layer and head.
+enum Body {
+    Sequence(Box<dyn SequenceModel>),
+    Pair(Box<dyn PairModel>),
+}
+
+impl Body {
+    fn parameters(&self) -> &ParameterSet {
+        match self {
+            Self::Sequence(model) => model.parameters(),
+            Self::Pair(model) => model.parameters(),
+        }
+    }
+
+    fn input_size(&self) -> usize {
+        match self {
+            Self::Sequence(model) => model.input_size(),
+            Self::Pair(model) => model.input_size(),
+        }
+    }
+
+    fn output_size(&self) -> usize {
+        match self {
+            Self::Sequence(model) => model.output_size(),
+            Self::Pair(model) => model.output_size(),
+        }
+    }
+}
+
 /// Input layer, body and linear head: a model that answers a task.
 ///
 /// Parameters are named `embedding.weight` (learned token vectors, standard normal at the start, as
-/// PyTorch's), `body.` and the body's own names, `head.weight` `(O, H)` and `head.bias` `(O,)`.
+/// PyTorch's; for tasks of pairs `source_embedding.weight` too), `body.` and the body's own names, `head.weight` `(O, H)` and `head.bias` `(O,)`.
 pub struct TaskModel {
     shape: TaskShape,
     input: InputLayer,
     embedding: Option<Tensor>,
-    body: Box<dyn SequenceModel>,
+    source_embedding: Option<Tensor>,
+    body: Body,
     head_weight: Tensor,
     head_bias: Tensor,
     parameters: ParameterSet,
@@ -220,17 +270,50 @@ impl TaskModel {
         body: Box<dyn SequenceModel>,
         context: &BuildContext,
     ) -> Result<Self> {
+        if let InputKind::Pairs { .. } = task.input() {
+            return Err(Error::Model(ModelError::Unsupported(format!(
+                "{} is a task from one sequence to another: it needs an encoder and a decoder",
+                task.name()
+            ))));
+        }
+        Self::around(task, Body::Sequence(body), context)
+    }
+
+    /// Puts a model from one sequence to another between a task's sources and answers.
+    ///
+    /// # Errors
+    /// When the task has no sources.
+    pub fn of_pairs(
+        task: &dyn Task,
+        body: Box<dyn PairModel>,
+        context: &BuildContext,
+    ) -> Result<Self> {
+        let InputKind::Pairs { .. } = task.input() else {
+            return Err(Error::Model(ModelError::Unsupported(format!(
+                "{} gives one sequence; an encoder and a decoder need a task such as g2p or \
+                 translation",
+                task.name()
+            ))));
+        };
+        Self::around(task, Body::Pair(body), context)
+    }
+
+    fn around(task: &dyn Task, body: Body, context: &BuildContext) -> Result<Self> {
         let shape = TaskShape::of(task)?;
         let input = InputLayer::between(shape.input, body.input_size())?;
         let mut parameters = ParameterSet::new(context.dtype, &context.device);
-        let embedding = match input {
-            InputLayer::Embedding { vocabulary, size } => Some(parameters.add(
-                "embedding.weight",
-                (vocabulary, size),
-                Role::Embedding { std: 1.0 },
-                context,
-            )?),
-            InputLayer::Values { .. } | InputLayer::OneHot { .. } => None,
+        let mut embed = |name: &str, vocabulary: usize, size: usize| {
+            parameters.add(name, (vocabulary, size), Role::Embedding { std: 1.0 }, context)
+        };
+        let (embedding, source_embedding) = match input {
+            InputLayer::Embedding { vocabulary, size } => {
+                (Some(embed("embedding.weight", vocabulary, size)?), None)
+            }
+            InputLayer::Pairs { source, target, size } => {
+                let of_source = embed("source_embedding.weight", source, size)?;
+                (Some(embed("embedding.weight", target, size)?), Some(of_source))
+            }
+            InputLayer::Values { .. } | InputLayer::OneHot { .. } => (None, None),
         };
         parameters.extend("body.", body.parameters());
         let (outputs, hidden) = (shape.outputs(), body.output_size());
@@ -239,7 +322,18 @@ impl TaskModel {
         let role = Role::Bias { fan_in: hidden };
         let head_bias = parameters.add("head.bias", outputs, role, context)?;
         let (form, seed) = (Form::Auto, context.stream.seed());
-        Ok(Self { shape, input, embedding, body, head_weight, head_bias, parameters, form, seed })
+        Ok(Self {
+            shape,
+            input,
+            embedding,
+            source_embedding,
+            body,
+            head_weight,
+            head_bias,
+            parameters,
+            form,
+            seed,
+        })
     }
 
     /// Builds body and layers around it from an architecture's options; `input_size` among them is
@@ -259,7 +353,14 @@ impl TaskModel {
         let mut options = options.clone();
         let input_size = body_input_size(task.input(), hidden, embedding_size);
         options.insert("input_size".into(), input_size.into());
-        Self::new(task, architecture.build(&options, context)?, context)
+        match task.input() {
+            InputKind::Pairs { .. } => {
+                Self::of_pairs(task, architecture.build_pair(&options, context)?, context)
+            }
+            InputKind::Values { .. } | InputKind::Tokens { .. } => {
+                Self::new(task, architecture.build(&options, context)?, context)
+            }
+        }
     }
 
     /// The same model computed by another implementation of the body.
@@ -276,8 +377,16 @@ impl TaskModel {
     pub fn form_name(&self) -> Result<&'static str> {
         let size = (1, 1, self.body.input_size());
         let input = Tensor::zeros(size, self.parameters.dtype(), self.parameters.device())?;
-        let args = ForwardArgs { form: self.form, ..ForwardArgs::new(&input) };
-        Ok(self.body.forward(&args)?.form)
+        match &self.body {
+            Body::Sequence(body) => {
+                let args = ForwardArgs { form: self.form, ..ForwardArgs::new(&input) };
+                Ok(body.forward(&args)?.form)
+            }
+            Body::Pair(body) => {
+                let args = self.pair_args((&input, None), (&input, None), Mode::Eval);
+                Ok(body.forward(&args)?.form)
+            }
+        }
     }
 
     /// What the model knows of its task.
@@ -291,8 +400,27 @@ impl TaskModel {
     }
 
     /// The sequence model within.
-    pub fn body(&self) -> &dyn SequenceModel {
-        self.body.as_ref()
+    ///
+    /// # Errors
+    /// When the model goes from one sequence to another: what looks into a sequence model does not
+    /// look into those.
+    pub fn body(&self) -> unroll_core::Result<&dyn SequenceModel> {
+        match &self.body {
+            Body::Sequence(body) => Ok(body.as_ref()),
+            Body::Pair(_) => Err(ModelError::Unsupported(
+                "an encoder and a decoder have no gradients, gates or phases of their own to measure: \
+                 measure = [\"quality\"]"
+                    .into(),
+            )),
+        }
+    }
+
+    /// The model from one sequence to another within, if it is one.
+    pub fn pair(&self) -> Option<&dyn PairModel> {
+        match &self.body {
+            Body::Sequence(_) => None,
+            Body::Pair(body) => Some(body.as_ref()),
+        }
     }
 
     /// All trainable parameters.
@@ -317,8 +445,11 @@ impl TaskModel {
 
     /// Cost of the whole model for a batch of sequences of `seq_len` steps.
     pub fn cost(&self, batch: usize, seq_len: usize) -> Cost {
-        self.body.cost(batch, seq_len)
-            + self.shape.cost_around(self.input, self.body.output_size(), batch, seq_len)
+        let body = match &self.body {
+            Body::Sequence(body) => body.cost(batch, seq_len),
+            Body::Pair(body) => body.cost(batch, seq_len, seq_len),
+        };
+        body + self.shape.cost_around(self.input, self.body.output_size(), batch, seq_len)
     }
 
     /// A batch as tensors in the model's type and on its device.
@@ -329,39 +460,112 @@ impl TaskModel {
         TensorBatch::new(batch, &self.shape, self.input, self.dtype(), self.device())
     }
 
-    /// What the body reads: `(B, T, I)`.
+    /// What the body reads: `(B, T, I)`; of a pair, what the decoder is given.
     pub fn features(&self, batch: &TensorBatch) -> Result<Tensor> {
-        let Some(embedding) = &self.embedding else { return Ok(batch.input.clone()) };
-        let (sequences, seq_len) = batch.input.dims2()?;
-        let rows = embedding.index_select(&batch.input.flatten_all()?, 0)?;
-        Ok(rows.reshape((sequences, seq_len, embedding.dim(1)?))?)
+        match &self.embedding {
+            Some(embedding) => look_up(embedding, &batch.input),
+            None => Ok(batch.input.clone()),
+        }
+    }
+
+    fn pair_args<'a>(
+        &self,
+        (source, source_lengths): (&'a Tensor, Option<&'a Lengths>),
+        (target, target_lengths): (&'a Tensor, Option<&'a Lengths>),
+        mode: Mode<'a>,
+    ) -> PairArgs<'a> {
+        let (form, attention) = (self.form, false);
+        PairArgs { source, source_lengths, target, target_lengths, mode, form, attention }
+    }
+
+    /// What the encoder reads: `(B, S, I)` and the real lengths.
+    fn source<'a>(&self, batch: &'a TensorBatch) -> Result<(Tensor, Option<&'a Lengths>)> {
+        match (&self.source_embedding, &batch.source) {
+            (Some(embedding), Some(source)) => {
+                Ok((look_up(embedding, &source.tokens)?, source.lengths.as_ref()))
+            }
+            _ => Err(Error::Batch {
+                task: self.shape.name.clone(),
+                message: "the batch has no sources".into(),
+            }),
+        }
+    }
+
+    /// Logits `(B, O)` of the symbols after `tokens` `(B,)` in answers that are being written.
+    pub(crate) fn next_symbols(
+        &self,
+        body: &dyn PairModel,
+        tokens: &[u32],
+        encoded: &Encoded,
+        state: &State,
+    ) -> Result<(Tensor, State)> {
+        let Some(embedding) = &self.embedding else {
+            return Err(Error::Model(ModelError::Unsupported(
+                "a pair model has embeddings".into(),
+            )));
+        };
+        let tokens = Tensor::from_slice(tokens, tokens.len(), self.device())?;
+        let (output, next) = body.step(&embedding.index_select(&tokens, 0)?, encoded, state)?;
+        let logits = ops::linear(&output, &self.head_weight, Some(&self.head_bias))?;
+        // Nobody differentiates a search.
+        Ok((logits.detach(), next.detach()))
+    }
+
+    /// The sources of a batch, read.
+    pub(crate) fn encode(&self, body: &dyn PairModel, batch: &TensorBatch) -> Result<Encoded> {
+        let (source, lengths) = self.source(batch)?;
+        let encoded = body.encode(&source, lengths)?;
+        let state = encoded.state.detach();
+        Ok(Encoded { states: encoded.states.detach(), state, ..encoded })
+    }
+
+    /// Attention weights `(B, N, T, S)` of a pair model, if it attends.
+    ///
+    /// # Errors
+    /// When the batch does not fit.
+    pub fn cross_attention(&self, batch: &TensorBatch) -> Result<Option<Tensor>> {
+        let Body::Pair(body) = &self.body else { return Ok(None) };
+        let (source, lengths) = self.source(batch)?;
+        let target = self.features(batch)?;
+        let target = (&target, batch.lengths.as_ref());
+        let args = self.pair_args((&source, lengths), target, Mode::Eval);
+        Ok(body.forward(&PairArgs { attention: true, ..args })?.attention)
     }
 
     /// The answers `(N, O)`: numbers, or one logit for each class. Only steps that count are
     /// answered: the head never runs on the others.
     pub fn forward(&self, batch: &TensorBatch, mode: Mode<'_>) -> Result<Tensor> {
         let input = self.features(batch)?;
-        self.forward_features(&input, batch.lengths.as_ref(), batch.rows.as_ref(), mode)
-    }
-
-    fn forward_features(
-        &self,
-        input: &Tensor,
-        lengths: Option<&Lengths>,
-        rows: Option<&Tensor>,
-        mode: Mode<'_>,
-    ) -> Result<Tensor> {
-        let args = ForwardArgs { lengths, mode, form: self.form, ..ForwardArgs::new(input) };
-        let hidden = match self.shape.readout {
-            Readout::Last => self.body.forward_last(&args)?,
-            Readout::EveryStep => {
-                let output = self.body.forward(&args)?.output.flatten_to(1)?;
-                match rows {
-                    Some(rows) => output.index_select(rows, 0)?,
-                    None => output,
+        let lengths = batch.lengths.as_ref();
+        let answered = |output: Tensor| -> Result<Tensor> {
+            let output = output.flatten_to(1)?;
+            match &batch.rows {
+                Some(rows) => Ok(output.index_select(rows, 0)?),
+                None => Ok(output),
+            }
+        };
+        let hidden = match &self.body {
+            Body::Sequence(body) => {
+                let form = self.form;
+                let args = ForwardArgs { lengths, mode, form, ..ForwardArgs::new(&input) };
+                match self.shape.readout {
+                    Readout::Last => body.forward_last(&args)?,
+                    Readout::EveryStep => answered(body.forward(&args)?.output)?,
                 }
+            }
+            Body::Pair(body) => {
+                let (source, source_lengths) = self.source(batch)?;
+                let args = self.pair_args((&source, source_lengths), (&input, lengths), mode);
+                answered(body.forward(&args)?.output)?
             }
         };
         Ok(ops::linear(&hidden, &self.head_weight, Some(&self.head_bias))?)
     }
+}
+
+/// Rows of an embedding `(V, I)` for tokens `(B, T)`: `(B, T, I)`.
+fn look_up(embedding: &Tensor, tokens: &Tensor) -> Result<Tensor> {
+    let (sequences, seq_len) = tokens.dims2()?;
+    let rows = embedding.index_select(&tokens.flatten_all()?, 0)?;
+    Ok(rows.reshape((sequences, seq_len, embedding.dim(1)?))?)
 }

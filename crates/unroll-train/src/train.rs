@@ -277,7 +277,7 @@ impl<'a> Trainer<'a> {
         let waited = Instant::now();
         self.model.device().synchronize()?;
         self.done.seconds += waited.elapsed().as_secs_f64();
-        let Evaluation { metric, loss } =
+        let Evaluation { metric, loss, .. } =
             evaluate_batches(self.model, self.task, &self.validation)?;
         let done = &mut self.done;
         let mean =

@@ -50,7 +50,7 @@ fn models_are_named_priced_and_trainable_whole() {
         assert_eq!(cost.parameters as usize, model.parameters().elements());
 
         let mut all = options(9);
-        all.insert("input_size".into(), model.body().input_size().into());
+        all.insert("input_size".into(), model.body().unwrap().input_size().into());
         assert_eq!(model_cost(&GRU, &all, &task, 8).unwrap(), cost);
 
         let batch = model.tensors(&task.train_batch(0, 8)).unwrap();
@@ -73,7 +73,7 @@ fn only_steps_that_count_are_answered() {
     let batch = model.tensors(&task.train_batch(0, 8)).unwrap();
     assert_eq!(batch.answers(), 40);
     assert_eq!(model.forward(&batch, Mode::Eval).unwrap().dims(), [40, 5]);
-    let around = model.cost(8, 6).forward_flops - model.body().cost(8, 6).forward_flops;
+    let around = model.cost(8, 6).forward_flops - model.body().unwrap().cost(8, 6).forward_flops;
     assert_eq!(around, 2 * 40 * 9 * 5);
     let TensorTargets::Classes(classes) = &batch.targets else { panic!("classes") };
     let Inputs::Tokens(tokens) = task.train_batch(0, 8).inputs else { panic!("tokens") };
@@ -229,6 +229,7 @@ proptest! {
                 TensorTargets::Values(values.unwrap())
             };
             let batch = TensorBatch {
+                source: None,
                 input: Tensor::zeros((1, 1, 1), DType::F32, &Device::Cpu).unwrap(),
                 lengths: None,
                 rows: None,

@@ -14,7 +14,7 @@ use crate::registry;
 pub fn text(name: Option<&str>) -> Result<String, String> {
     let Some(name) = name else {
         let mut out = String::from("Architectures\n");
-        for architecture in registry::architectures() {
+        for architecture in registry::all() {
             out.push_str(&format!("  {:<20} {}\n", architecture.name(), architecture.summary()));
         }
         out.push_str("\nTasks\n");
@@ -46,7 +46,7 @@ pub fn text(name: Option<&str>) -> Result<String, String> {
 /// As [`text`].
 pub fn json(name: Option<&str>) -> Result<Value, String> {
     let wanted = |other: &str| name.is_none_or(|name| name == other);
-    let architectures: Vec<Value> = registry::architectures()
+    let architectures: Vec<Value> = registry::all()
         .filter(|architecture| wanted(architecture.name()))
         .map(|architecture| {
             json!({
@@ -75,7 +75,7 @@ pub fn json(name: Option<&str>) -> Result<Value, String> {
 
 fn unknown(name: &str) -> String {
     let tasks = unroll_tasks::registry().iter().map(|task| task.name);
-    let names: Vec<&str> = registry::names().into_iter().chain(tasks).collect();
+    let names: Vec<&str> = registry::all_names().into_iter().chain(tasks).collect();
     format!("there is no architecture or task called `{name}`: {}", nearest(name, &names))
 }
 

@@ -142,6 +142,7 @@ fn attention(
     step: u64,
 ) -> unroll_probe::Result<Vec<AttentionHead>> {
     let measured = unroll_probe::attention_profile_of_task(model, batch)?;
+    let body = model.body()?;
     let heads = measured.into_iter().map(|profile| AttentionHead {
         step,
         layer: profile.layer,
@@ -157,7 +158,7 @@ fn attention(
                 first: weight.first,
                 last: weight.last,
                 weight: weight.mean_weight,
-                path_length: model.body().path_length(weight.first),
+                path_length: body.path_length(weight.first),
             })
             .collect(),
         by_visible: profile

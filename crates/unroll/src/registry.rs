@@ -11,18 +11,28 @@ static GRU: Entry<GruConfig> = Entry::new("gru", "gated recurrent unit (Cho et a
 static LSTM: Entry<LstmConfig> =
     Entry::new("lstm", "long short-term memory (Hochreiter & Schmidhuber 1997)");
 
-/// All architectures, in the order in which tables and legends show them.
+/// The architectures that read one sequence, in the order in which tables and legends show them.
 pub fn architectures() -> impl Iterator<Item = &'static dyn Architecture> {
     let recurrent: [&'static dyn Architecture; 3] = [&RNN, &GRU, &LSTM];
     recurrent.into_iter().chain(unroll_attention::ARCHITECTURES.iter().copied())
 }
 
-/// The architecture called `name`.
-pub fn find(name: &str) -> Option<&'static dyn Architecture> {
-    architectures().find(|architecture| architecture.name() == name)
+/// All architectures: those that read one sequence, then those from one sequence to another.
+pub fn all() -> impl Iterator<Item = &'static dyn Architecture> {
+    architectures().chain(unroll_attention::PAIR_ARCHITECTURES.iter().copied())
 }
 
-/// The names of all architectures.
+/// The architecture called `name`.
+pub fn find(name: &str) -> Option<&'static dyn Architecture> {
+    all().find(|architecture| architecture.name() == name)
+}
+
+/// The names of [`all`].
+pub fn all_names() -> Vec<&'static str> {
+    all().map(Architecture::name).collect()
+}
+
+/// The names of [`architectures`].
 pub fn names() -> Vec<&'static str> {
     architectures().map(Architecture::name).collect()
 }

@@ -9,8 +9,8 @@ use candle_core::{DType, Device};
 use unroll_core::{Architecture, BuildContext, Stream};
 use unroll_results::TrialRecord;
 use unroll_results::record::{
-    self, BaselineValue, Better, CurvePoint, LengthEvaluation, ModelCost, Quality, Status, Timing,
-    Trace, TrialKind,
+    self, BaselineValue, Better, CurvePoint, LengthEvaluation, ModelCost, OtherMetric, Quality,
+    Status, Timing, Trace, TrialKind,
 };
 use unroll_tasks::{Split, Task, TaskRequest};
 use unroll_train::{Ending, TaskModel, TrainConfig, TrainOutcome, Trainer};
@@ -387,6 +387,11 @@ impl Runner<'_> {
                 .collect(),
             steps: outcome.steps,
             steps_to_threshold: outcome.threshold.map(|reached| reached.step),
+            others: test
+                .others
+                .into_iter()
+                .map(|other| OtherMetric { name: other.name, value: other.value })
+                .collect(),
         });
         if !finished {
             // What a diverged run measured on its way tells why.

@@ -393,7 +393,7 @@ fn bench_layer_prints_one_json_object() {
 #[test]
 fn list_names_everything() {
     let mut assert = unroll().arg("list").assert().success();
-    for name in unroll::registry::names() {
+    for name in unroll::registry::all_names() {
         assert = assert.stdout(predicate::str::contains(name));
     }
     unroll().args(["list", "lstm"]).assert().success().stdout(

@@ -152,7 +152,7 @@ impl RecurrentAttentionConfig {
         if self.causal { Pattern::Causal } else { Pattern::Full }
     }
 
-    pub(super) fn build_base(&self, context: &BuildContext) -> Result<Box<dyn SequenceModel>> {
+    pub(crate) fn build_base(&self, context: &BuildContext) -> Result<Box<dyn SequenceModel>> {
         match self.base {
             Base::Rnn => self.rnn().build(context),
             Base::Gru => self.gru().build(context),
@@ -160,7 +160,7 @@ impl RecurrentAttentionConfig {
         }
     }
 
-    fn base_cost(&self, batch: usize, seq_len: usize) -> Cost {
+    pub(crate) fn base_cost(&self, batch: usize, seq_len: usize) -> Cost {
         match self.base {
             Base::Rnn => self.rnn().cost(batch, seq_len),
             Base::Gru => self.gru().cost(batch, seq_len),

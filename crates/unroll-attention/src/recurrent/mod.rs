@@ -9,7 +9,7 @@
 
 mod config;
 mod model;
-mod score;
+pub(crate) mod score;
 
 pub use config::{Base, Combine, Query, RecurrentAttentionConfig, Score};
 pub use model::RecurrentAttention;

@@ -9,7 +9,7 @@ use super::config::Score;
 /// A score with its parameters. Each splits into a part per query, a part per key, and what is left
 /// to do for each pair.
 #[derive(Debug, Clone)]
-pub(super) enum ScoreFunction {
+pub(crate) enum ScoreFunction {
     /// `v^T tanh(W_q s + W_k h)`.
     Additive {
         /// `(H, H)`.
@@ -44,7 +44,7 @@ pub(super) enum ScoreFunction {
 
 impl ScoreFunction {
     /// Adds the parameters; `None` when the score is a self-attention layer.
-    pub(super) fn new(
+    pub(crate) fn new(
         score: Score,
         hidden: usize,
         parameters: &mut ParameterSet,
@@ -78,7 +78,7 @@ impl ScoreFunction {
 
     /// The part per query `(B, 1, Q, A)` and per key `(B, 1, S, A)`, from states `(B, Q, H)` and
     /// `(B, S, H)`.
-    pub(super) fn project(&self, queries: &Tensor, keys: &Tensor) -> Result<(Tensor, Tensor)> {
+    pub(crate) fn project(&self, queries: &Tensor, keys: &Tensor) -> Result<(Tensor, Tensor)> {
         let halves = |weight: &Tensor, bias: Option<&Tensor>| -> Result<_> {
             let hidden = weight.dim(1)? / 2;
             // A linear map of [s; h] is the sum of a map of s and a map of h.
@@ -99,13 +99,13 @@ impl ScoreFunction {
     }
 
     /// Whether [`pairs`](Self::pairs) is the product of the projections and nothing else.
-    pub(super) fn is_product(&self) -> bool {
+    pub(crate) fn is_product(&self) -> bool {
         matches!(self, Self::Dot | Self::General { .. })
     }
 
     /// Scores `(B, 1, Q, S)` of all pairs of projected queries and keys. `fused`: without the sums of all
     /// pairs in memory, where that makes a difference.
-    pub(super) fn pairs(&self, queries: &Tensor, keys: &Tensor, fused: bool) -> Result<Tensor> {
+    pub(crate) fn pairs(&self, queries: &Tensor, keys: &Tensor, fused: bool) -> Result<Tensor> {
         match self {
             Self::Additive { score, .. } | Self::Concat { score, .. } if fused => {
                 let (queries, keys) = (queries.squeeze(1)?, keys.squeeze(1)?);

@@ -123,6 +123,7 @@ pub(crate) fn adding(series: &str, length: usize, seed: u64) -> TrialRecord {
         at_chance: last >= 0.99 * baseline,
         steps: 2000,
         steps_to_threshold: solved.then_some((2.0 * onset) as u64),
+        others: Vec::new(),
     });
     record
 }
@@ -150,6 +151,7 @@ pub(crate) fn parity(series: &str, seed: u64) -> TrialRecord {
         at_chance: at(40) < 0.51,
         steps: 1000,
         steps_to_threshold: good.then_some(400 + (100.0 * noise(3)) as u64),
+        others: Vec::new(),
     });
     record.other_lengths = [60, 100, 200, 500]
         .map(|length| LengthEvaluation { length, value: at(length), loss: 1.0 - at(length) })

@@ -112,8 +112,8 @@ mod tests {
         let mut records = testing::sweep();
         records.push(testing::measured("gru", 6, 1, "cpu"));
         let formats = [
-            (Format::Csv, 13),
-            (Format::Parquet, 13),
+            (Format::Csv, 14),
+            (Format::Parquet, 14),
             (Format::Json, 1),
             (Format::Bencher, 1),
             (Format::GithubBenchmark, 2),

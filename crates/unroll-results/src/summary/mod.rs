@@ -19,7 +19,7 @@ pub use gradients::{GradientBand, GradientGroup, Moment, OverSeeds, median_horiz
 pub(crate) use horizon::initial_input;
 pub use horizon::{Agreement, HorizonGroup, HorizonPoint};
 pub use inside::{AttentionGroup, GateGroup};
-pub use quality::{LengthGroup, QualityGroup, SeedValue, Verdict};
+pub use quality::{LengthGroup, MetricGroup, QualityGroup, SeedValue, Verdict};
 pub use setting::{Failure, SeriesInfo, Setting};
 pub use throughput::ThroughputGroup;
 
@@ -38,6 +38,8 @@ pub struct Summary {
     pub quality: Vec<QualityGroup>,
     /// Metric at other lengths than the trained one.
     pub lengths: Vec<LengthGroup>,
+    /// Metrics of tasks beside their own.
+    pub metrics: Vec<MetricGroup>,
     /// Learning curves.
     pub curves: Vec<CurveGroup>,
     /// Gradient decay.
@@ -66,6 +68,7 @@ impl Summary {
             tasks: index.tasks.clone(),
             quality: quality::groups(&index),
             lengths: quality::lengths(&index),
+            metrics: quality::metrics(&index),
             curves: curves::groups(&index),
             gradients: gradients::groups(&index),
             dynamics: dynamics::groups(&index),

@@ -131,6 +131,41 @@ pub struct LengthGroup {
     pub spread: Option<Spread>,
 }
 
+/// A metric beside the task's own, of one series at one length.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MetricGroup {
+    /// Series.
+    pub series: String,
+    /// Task.
+    pub task: String,
+    /// Trained length, steps.
+    pub length: usize,
+    /// Name of the metric with unit.
+    pub metric: String,
+    /// Spread of the finite values over seeds.
+    pub spread: Option<Spread>,
+}
+
+pub(super) fn metrics(index: &Index<'_>) -> Vec<MetricGroup> {
+    let mut found = Vec::new();
+    for (key, trials) in index.groups(|record| record.quality.is_some()) {
+        let qualities: Vec<&Quality> = trials.iter().filter_map(|t| t.quality.as_ref()).collect();
+        let names = distinct(qualities.iter().flat_map(|q| q.others.iter().map(|o| &o.name)));
+        for name in names {
+            let values = qualities.iter().flat_map(|quality| &quality.others);
+            let values = values.filter(|other| other.name == *name).map(|other| other.value);
+            found.push(MetricGroup {
+                series: index.series(key),
+                task: index.task(key),
+                length: key.length,
+                metric: name.clone(),
+                spread: Spread::of(values),
+            });
+        }
+    }
+    found
+}
+
 pub(super) fn groups(index: &Index<'_>) -> Vec<QualityGroup> {
     let groups = index.groups(|record| record.kind == TrialKind::Quality);
     groups.iter().map(|(key, trials)| group(index, *key, trials)).collect()

@@ -89,7 +89,7 @@ impl Planner {
             let message = "a name has letters, digits, `_` and `-` only: it names a folder";
             return Err(self.document.error(&path(&["name"]), message.into()));
         }
-        let architectures = registry::names();
+        let architectures = registry::all_names();
         let tasks: Vec<&str> = unroll_tasks::registry().iter().map(|entry| entry.name).collect();
         for (table, names, given) in [
             ("arch", &architectures, self.experiment.arch.keys()),
@@ -261,7 +261,7 @@ impl Planner {
         // Speed does not depend on the seed: it is measured once.
         let seed = if kind == TrialKind::Throughput { 0 } else { seed };
         let architecture = registry::find(&arch).ok_or_else(|| {
-            let names = registry::names();
+            let names = registry::all_names();
             let at = self.axis_value("arch", &arch.as_str().into());
             let message = format!("there is no architecture called `{arch}`");
             self.document.error_with_names(&at, &message, &arch, &names)
@@ -414,10 +414,8 @@ impl Planner {
     /// Options under `[model]`: each must be known to some architecture. One that the sweep leaves out
     /// may have it alone, so that `--set axes.arch=[...]` needs no second change.
     fn shared_options(&self, settings: &Experiment) -> Result<Map<String, Value>> {
-        let mut known: Vec<&str> = registry::architectures()
-            .flat_map(Architecture::options)
-            .map(|(doc, _)| doc.name)
-            .collect();
+        let mut known: Vec<&str> =
+            registry::all().flat_map(Architecture::options).map(|(doc, _)| doc.name).collect();
         known.sort_unstable();
         known.dedup();
         for key in settings.model.keys() {
@@ -607,7 +605,7 @@ impl Planner {
             return Err(self.document.error(&at, "a sequence has at least one step".into()));
         }
         if registry::find(&settings.matching.reference).is_none() {
-            let names = registry::names();
+            let names = registry::all_names();
             let reference = &settings.matching.reference;
             let message = format!("there is no architecture called `{reference}`");
             let at = self.origin(&["match", "reference"]);

@@ -1,0 +1,133 @@
+//! The trait of models that read one sequence and write another.
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::{Cost, Form, Lengths, Mode, ParameterSet, Result, State, StateTensor};
+
+/// Arguments of [`PairModel::forward`].
+#[derive(Debug, Clone, Copy)]
+pub struct PairArgs<'a> {
+    /// `(B, S, I)`: the sequence that is read.
+    pub source: &'a Tensor,
+    /// Its real lengths; `None` when all steps are real.
+    pub source_lengths: Option<&'a Lengths>,
+    /// `(B, T, I)`: what the decoder is given at each step, the right answer of the step before
+    /// (teacher forcing, Williams & Zipser 1989).
+    pub target: &'a Tensor,
+    /// Its real lengths.
+    pub target_lengths: Option<&'a Lengths>,
+    /// Dropout.
+    pub mode: Mode<'a>,
+    /// Which implementation to use.
+    pub form: Form,
+    /// Whether to return the attention weights.
+    pub attention: bool,
+}
+
+/// Result of [`PairModel::forward`].
+#[derive(Debug, Clone)]
+pub struct PairOutput {
+    /// `(B, T, output_size)`; zero on padding.
+    pub output: Tensor,
+    /// `(B, N, T, S)` when asked for, for models that attend.
+    pub attention: Option<Tensor>,
+    /// The implementation that ran.
+    pub form: &'static str,
+}
+
+/// A source that has been read.
+#[derive(Debug, Clone)]
+pub struct Encoded {
+    /// `(B, S, H)`: the encoder's outputs.
+    pub states: Tensor,
+    /// Real lengths of the sources.
+    pub lengths: Option<Lengths>,
+    /// Where the decoder begins.
+    pub state: State,
+}
+
+impl Encoded {
+    /// The sources at `rows` `(R,)` of u32, in that order: for beams.
+    ///
+    /// # Errors
+    /// When a row is not there.
+    pub fn select(&self, rows: &Tensor) -> Result<Self> {
+        let lengths = match &self.lengths {
+            Some(lengths) => {
+                let all = lengths.as_slice();
+                let chosen: Vec<usize> =
+                    rows.to_vec1::<u32>()?.iter().map(|&row| all[row as usize]).collect();
+                let count = chosen.len();
+                Some(Lengths::new(chosen, count, self.states.dim(1)?)?)
+            }
+            None => None,
+        };
+        Ok(Self {
+            states: self.states.index_select(rows, 0)?,
+            lengths,
+            state: select_state(&self.state, rows)?,
+        })
+    }
+}
+
+/// The state of the sequences at `rows` `(R,)` of u32, in that order.
+///
+/// # Errors
+/// When a row is not there.
+pub fn select_state(state: &State, rows: &Tensor) -> Result<State> {
+    let select = |one: &StateTensor| -> Result<StateTensor> {
+        let tensor = one.tensor.contiguous()?.index_select(rows, one.batch_axis)?;
+        Ok(StateTensor { tensor, ..one.clone() })
+    };
+    let tensors = state.tensors().iter().map(select).collect::<Result<_>>()?;
+    Ok(State::new(tensors, state.steps()))
+}
+
+/// A model from one sequence to another: an encoder reads `(B, S, I)`, a decoder writes `(B, T,
+/// output_size)`, one step after the other or, where the right answers are known, all at once.
+///
+/// Laws: [`forward`](Self::forward) equals [`encode`](Self::encode) and a [`step`](Self::step) for each
+/// step; padding of either sequence changes nothing; an output does not depend on later steps of the
+/// target.
+pub trait PairModel: Send + Sync {
+    /// Features per step of both sequences (`I`).
+    fn input_size(&self) -> usize;
+
+    /// Features per step that the decoder gives.
+    fn output_size(&self) -> usize;
+
+    /// The trainable parameters.
+    fn parameters(&self) -> &ParameterSet;
+
+    /// All steps of the target at once.
+    ///
+    /// # Errors
+    /// When shapes do not fit.
+    fn forward(&self, args: &PairArgs<'_>) -> Result<PairOutput>;
+
+    /// Reads sources `(B, S, I)`, without dropout.
+    ///
+    /// # Errors
+    /// When shapes do not fit.
+    fn encode(&self, source: &Tensor, lengths: Option<&Lengths>) -> Result<Encoded>;
+
+    /// One step of the decoder, without dropout: input `(B, I)` to output `(B, output_size)` and the
+    /// next state.
+    ///
+    /// # Errors
+    /// When shapes do not fit.
+    fn step(&self, input: &Tensor, encoded: &Encoded, state: &State) -> Result<(Tensor, State)>;
+
+    /// Cost of a batch whose sources and targets have `source_len` and `target_len` steps.
+    fn cost(&self, batch: usize, source_len: usize, target_len: usize) -> Cost;
+
+    /// Type of the parameters.
+    fn dtype(&self) -> DType {
+        self.parameters().dtype()
+    }
+
+    /// Device of the parameters.
+    fn device(&self) -> &Device {
+        self.parameters().device()
+    }
+}
