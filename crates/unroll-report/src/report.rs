@@ -190,6 +190,7 @@ fn task_section(summary: &Summary, task: &str, plots: &[(&str, Plot)]) -> Sectio
         "On the test split, with the last weights.",
         rows::metrics(summary, task),
     );
+    add_plots(&mut section, plots, task, |name| starts(name, &["alignment-"]));
     section.titled_table("Other lengths", "", rows::lengths(summary, task));
     add_plots(&mut section, plots, task, |name| starts(name, &["lengths-"]));
     section.titled_table(

@@ -63,6 +63,7 @@ fn every_kind_of_plot_is_written() {
         paths.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
     names.sort_unstable();
     let expected = [
+        "alignment-parity-40-lstm",
         "curves-adding",
         "gradient-adding-200",
         "heat-adding",

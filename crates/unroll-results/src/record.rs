@@ -99,6 +99,9 @@ pub struct TrialRecord {
     pub gates: Vec<GateStatistics>,
     /// What attention looks at.
     pub attention: Vec<AttentionHead>,
+    /// What an encoder and decoder looked at in a few examples of the test split.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alignments: Vec<Alignment>,
     /// What theory says of the gradient before training.
     pub theory: Vec<Theory>,
     /// Hashes of the weights during training.
@@ -135,7 +138,12 @@ impl TrialRecord {
             (&record.gates, &record.attention),
             (&record.theory, &record.trace, &record.throughput),
         );
-        canonical::hash(&results)
+        // Records without alignments keep the hash that they had before there were any.
+        if record.alignments.is_empty() {
+            canonical::hash(&results)
+        } else {
+            canonical::hash(&(results, &record.alignments))
+        }
     }
 }
 
@@ -244,6 +252,18 @@ pub struct OtherMetric {
     /// Value on the test split.
     #[serde(with = "crate::number")]
     pub value: f64,
+}
+
+/// What was looked at while an answer was written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Alignment {
+    /// Symbols of the source.
+    pub source: Vec<String>,
+    /// Symbols of the answer that the model gave; its end is the empty one.
+    pub answer: Vec<String>,
+    /// Weight of each source symbol (columns) when each symbol of the answer is written (rows), the mean
+    /// over heads.
+    pub weights: Vec<Vec<f64>>,
 }
 
 /// Result of a training run.

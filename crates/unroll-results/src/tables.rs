@@ -564,7 +564,7 @@ mod tests {
     fn rows_are_counted_and_missing_values_are_null() {
         let tables = Tables::from_records(&records()).unwrap();
         let heights: Vec<_> = tables.iter().map(|(_, frame)| frame.height()).collect();
-        assert_eq!(heights, [19, 17 * 3, 7, 1, 2, 3, 1, 1, 3, 1, 17, 17 * 3, 19]);
+        assert_eq!(heights, [19, 17 * 3, 7, 1, 2, 3, 1, 1, 3, 1, 17, 17, 17 * 3, 19]);
         let trials = &tables.trials;
         assert_eq!(trials.column("test").unwrap().null_count(), 2);
         assert_eq!(trials.column("message").unwrap().null_count(), 18);

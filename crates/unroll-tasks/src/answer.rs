@@ -51,6 +51,12 @@ pub trait AnswerScore: Send + Sync {
     /// The task's metric.
     fn metric(&self, sums: &[f64]) -> f64;
 
+    /// A symbol of the source in writing.
+    fn source_symbol(&self, symbol: u32) -> String;
+
+    /// A symbol of an answer in writing.
+    fn answer_symbol(&self, symbol: u32) -> String;
+
     /// Other metrics.
     fn others(&self, sums: &[f64]) -> Vec<OtherMetric>;
 }

@@ -99,7 +99,7 @@ pub struct PairInputs {
     pub source_lengths: Option<Vec<usize>>,
     /// `(B, T)`: what the decoder is given, the right answer one step later.
     pub target: Vec<u32>,
-    /// Number of each example, for [`AnswerScore::count`](crate::AnswerScore::count).
+    /// Number of each example, for [`AnswerScore::count`].
     pub examples: Vec<usize>,
 }
 
@@ -161,7 +161,7 @@ pub enum Metric {
     CrossEntropy,
     /// Mean cross-entropy in bits.
     BitsPerCharacter,
-    /// What the task's [`AnswerScore`](crate::AnswerScore) says of whole answers.
+    /// What the task's [`AnswerScore`] says of whole answers.
     OfAnswers {
         /// Name (`PER`, `BLEU`).
         name: &'static str,

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use candle_core::{D, DType, Tensor};
 use unroll_core::pair::{Encoded, PairModel, select_state};
 use unroll_core::{Error as ModelError, State};
-use unroll_tasks::{InputKind, Search};
+use unroll_tasks::{Batch, InputKind, Inputs, PairInputs, Search, Targets};
 
 use crate::{Error, Result, TaskModel, TensorBatch};
 
@@ -61,6 +61,55 @@ pub fn decode(
         beams[row.source].unfinished.push(row.hypothesis);
     }
     Ok(beams.into_iter().map(|beam| beam.best(search)).collect())
+}
+
+/// What a model looks at while it writes given answers to the sources of a batch: for each, a row of
+/// weights over its real source steps for each symbol and for the end, the mean over heads. `None` for
+/// models that do not attend.
+///
+/// # Errors
+/// When the batch is none of pairs, or there is not one answer for each source.
+pub fn attention_along(
+    model: &TaskModel,
+    batch: &Batch,
+    answers: &[Vec<u32>],
+) -> Result<Option<Vec<Vec<Vec<f64>>>>> {
+    let (Inputs::Pairs(pairs), InputKind::Pairs { begin, end, .. }) =
+        (&batch.inputs, model.shape().input)
+    else {
+        return Ok(None);
+    };
+    if answers.len() != batch.batch_size {
+        let message = format!("{} answers to {} sources", answers.len(), batch.batch_size);
+        return Err(Error::Batch { task: model.shape().name.clone(), message });
+    }
+    let seq_len = 1 + answers.iter().map(Vec::len).max().unwrap_or(0);
+    let padded = |row: Vec<u32>| {
+        let rest = seq_len - row.len();
+        row.into_iter().chain(std::iter::repeat_n(end, rest))
+    };
+    let given = answers.iter().flat_map(|answer| padded([&[begin], &answer[..]].concat()));
+    let right = answers.iter().flat_map(|answer| padded(answer.clone()));
+    let forced = Batch {
+        batch_size: batch.batch_size,
+        seq_len,
+        inputs: Inputs::Pairs(Box::new(PairInputs {
+            target: given.collect(),
+            ..(**pairs).clone()
+        })),
+        targets: Targets::Classes(right.collect()),
+        weights: None,
+        lengths: Some(answers.iter().map(|answer| answer.len() + 1).collect()),
+    };
+    let Some(weights) = model.cross_attention(&model.tensors(&forced)?)? else { return Ok(None) };
+    let weights: Vec<Vec<Vec<f64>>> = weights.mean(1)?.to_dtype(DType::F64)?.to_vec3()?;
+    let real =
+        |row: usize| pairs.source_lengths.as_ref().map_or(pairs.source_len, |lengths| lengths[row]);
+    let rows = weights.into_iter().zip(answers).enumerate().map(|(row, (weights, answer))| {
+        let steps = weights.into_iter().take(answer.len() + 1);
+        steps.map(|step| step.into_iter().take(real(row)).collect()).collect()
+    });
+    Ok(Some(rows.collect()))
 }
 
 /// A beginning that is looked at further, and where its state lies.

@@ -39,7 +39,7 @@ pub use batch::{TensorBatch, TensorSource, TensorTargets};
 pub use checkpoint::Checkpoint;
 pub use clip::{Clip, global_norm};
 pub use config::{ConfigError, TrainConfig};
-pub use decode::{Hypothesis, decode};
+pub use decode::{Hypothesis, attention_along, decode};
 pub use error::{Error, Result};
 pub use evaluate::{Evaluation, MetricTotals, evaluate, reaches};
 pub use model::{InputLayer, TaskModel, TaskShape, body_input_size, model_cost};

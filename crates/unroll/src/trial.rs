@@ -9,11 +9,13 @@ use candle_core::{DType, Device};
 use unroll_core::{Architecture, BuildContext, Stream};
 use unroll_results::TrialRecord;
 use unroll_results::record::{
-    self, BaselineValue, Better, CurvePoint, LengthEvaluation, ModelCost, OtherMetric, Quality,
-    Status, Timing, Trace, TrialKind,
+    self, Alignment, BaselineValue, Better, CurvePoint, LengthEvaluation, ModelCost, OtherMetric,
+    Quality, Status, Timing, Trace, TrialKind,
 };
-use unroll_tasks::{Split, Task, TaskRequest};
-use unroll_train::{Ending, TaskModel, TrainConfig, TrainOutcome, Trainer};
+use unroll_tasks::{Inputs, Split, Task, TaskRequest};
+use unroll_train::{
+    Ending, TaskModel, TrainConfig, TrainOutcome, Trainer, attention_along, decode,
+};
 
 use crate::checkpoint::Checkpoints;
 use crate::experiment::{Trial, TrialSpec};
@@ -102,6 +104,39 @@ pub fn run(trial: &Trial, device: &Device, surroundings: Surroundings<'_>) -> Ou
     Outcome::Ended(Box::new(record))
 }
 
+/// Examples of the test split that alignments are kept of, and their length: short enough to be read.
+const ALIGNED: usize = 3;
+const ALIGNED_LENGTH: usize = 9;
+
+/// What a model looks at while it writes its answers to a few test examples; nothing for models that do
+/// not write.
+fn alignments(model: &TaskModel, task: &dyn Task) -> Result<Vec<Alignment>> {
+    let (Some(score), Some(first)) = (task.answers(), task.first_of(Split::Test, 100)) else {
+        return Ok(Vec::new());
+    };
+    let Inputs::Pairs(pairs) = &first.inputs else { return Ok(Vec::new()) };
+    let length = |row: usize| pairs.source_lengths.as_ref().map_or(pairs.source_len, |l| l[row]);
+    let mut rows: Vec<usize> = (0..first.batch_size).collect();
+    rows.sort_by_key(|&row| (length(row).abs_diff(ALIGNED_LENGTH), row));
+    rows.truncate(ALIGNED);
+    let written = decode(model, &model.tensors(&first)?, score.search(), score.longest())?;
+    let answers: Vec<Vec<u32>> = written.into_iter().map(|one| one.symbols).collect();
+    let Some(weights) = attention_along(model, &first, &answers)? else { return Ok(Vec::new()) };
+    let one = |row: usize| Alignment {
+        source: pairs.source[row * pairs.source_len..][..length(row)]
+            .iter()
+            .map(|&symbol| score.source_symbol(symbol))
+            .collect(),
+        answer: answers[row]
+            .iter()
+            .map(|&symbol| score.answer_symbol(symbol))
+            .chain([String::new()])
+            .collect(),
+        weights: weights[row].clone(),
+    };
+    Ok(rows.into_iter().map(one).collect())
+}
+
 /// How far a trial went.
 enum Ran {
     ToItsEnd,
@@ -128,6 +163,7 @@ fn empty(trial: &Trial) -> TrialRecord {
         jacobians: Vec::new(),
         gates: Vec::new(),
         attention: Vec::new(),
+        alignments: Vec::new(),
         theory: theory::of(&trial.spec),
         trace: None,
         throughput: Vec::new(),
@@ -393,6 +429,9 @@ impl Runner<'_> {
                 .map(|other| OtherMetric { name: other.name, value: other.value })
                 .collect(),
         });
+        if finished {
+            record.alignments = alignments(model, task)?;
+        }
         if !finished {
             // What a diverged run measured on its way tells why.
             self.measured.copy_to(record);

@@ -230,6 +230,14 @@ impl AnswerScore for Small {
         Ok(())
     }
 
+    fn source_symbol(&self, symbol: u32) -> String {
+        format!("s{symbol}")
+    }
+
+    fn answer_symbol(&self, symbol: u32) -> String {
+        format!("a{symbol}")
+    }
+
     fn metric(&self, sums: &[f64]) -> f64 {
         sums[0] / sums[1]
     }

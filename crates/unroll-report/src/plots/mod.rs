@@ -17,6 +17,7 @@
 //!
 //! The same summary gives the same bytes. Nothing is drawn for what was not measured.
 
+mod alignment;
 mod curves;
 mod dynamics;
 mod gradient;
@@ -115,6 +116,7 @@ pub(crate) fn all<'a>(summary: &'a Summary, decisions: &Decisions) -> Vec<(&'a s
         plots.extend(pareto::plots(decisions, &palette, task));
         plots.extend(metric::other_lengths(summary, &palette, task));
         plots.extend(curves::plot(summary, &palette, task));
+        plots.extend(alignment::plots(summary, task));
         plots.extend(gradient::plots(summary, &palette, task));
         plots.extend(dynamics::plots(summary, &palette, task));
         plots.extend(gradient_steps::plots(summary, task));

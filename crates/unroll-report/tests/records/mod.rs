@@ -61,6 +61,7 @@ pub(crate) fn blank(
         jacobians: Vec::new(),
         gates: Vec::new(),
         attention: Vec::new(),
+        alignments: Vec::new(),
         theory: Vec::new(),
         trace: None,
         throughput: Vec::new(),
@@ -151,8 +152,19 @@ pub(crate) fn parity(series: &str, seed: u64) -> TrialRecord {
         at_chance: at(40) < 0.51,
         steps: 1000,
         steps_to_threshold: good.then_some(400 + (100.0 * noise(3)) as u64),
-        others: Vec::new(),
+        others: vec![OtherMetric { name: "macro F1".into(), value: at(40) - 0.01 }],
     });
+    if k == 2 {
+        let symbols = |text: &str| text.chars().map(String::from).collect::<Vec<String>>();
+        let (source, mut answer) = (symbols("phone"), symbols("FON"));
+        answer.push(String::new());
+        let weight = |row: usize, column: usize| {
+            let near = -(2.0 * row as f64 - column as f64).powi(2);
+            near.exp() / (0..5).map(|c| (-(2.0 * row as f64 - c as f64).powi(2)).exp()).sum::<f64>()
+        };
+        let weights = (0..4).map(|row| (0..5).map(|column| weight(row, column)).collect());
+        record.alignments = vec![Alignment { source, answer, weights: weights.collect() }];
+    }
     record.other_lengths = [60, 100, 200, 500]
         .map(|length| LengthEvaluation { length, value: at(length), loss: 1.0 - at(length) })
         .into();

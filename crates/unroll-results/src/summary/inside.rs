@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::gradients::Moment;
-use super::{Index, moment_of};
-use crate::record::{AttentionHead, GateStatistics};
+use super::{GroupKey, Index, moment_of};
+use crate::TrialRecord;
+use crate::record::{Alignment, AttentionHead, GateStatistics};
 use crate::statistics::{Spread, median};
 
 /// One gate of one series, task and length at one moment of training. All numbers are medians over
@@ -62,6 +63,36 @@ pub struct AttentionGroup {
 
 /// Moment, layer, direction, gate.
 type GateId<'a> = (Moment, usize, &'a str, &'a str);
+
+/// What an encoder and decoder looked at.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AlignmentGroup {
+    /// Series.
+    pub series: String,
+    /// Task.
+    pub task: String,
+    /// Trained length, steps.
+    pub length: usize,
+    /// Seed of the trial.
+    pub seed: u64,
+    /// A few examples.
+    pub examples: Vec<Alignment>,
+}
+
+pub(super) fn alignments(index: &Index<'_>) -> Vec<AlignmentGroup> {
+    let groups = index.groups(|record| !record.alignments.is_empty());
+    let first = |(key, trials): (GroupKey, Vec<&TrialRecord>)| {
+        let trial = trials.into_iter().min_by_key(|trial| trial.cell.seed)?;
+        Some(AlignmentGroup {
+            series: index.series(key),
+            task: index.task(key),
+            length: key.length,
+            seed: trial.cell.seed,
+            examples: trial.alignments.clone(),
+        })
+    };
+    groups.into_iter().filter_map(first).collect()
+}
 
 pub(super) fn gates(index: &Index<'_>) -> Vec<GateGroup> {
     let mut found = Vec::new();

@@ -18,7 +18,7 @@ pub use dynamics::{DynamicsGroup, DynamicsPoint};
 pub use gradients::{GradientBand, GradientGroup, Moment, OverSeeds, median_horizon};
 pub(crate) use horizon::initial_input;
 pub use horizon::{Agreement, HorizonGroup, HorizonPoint};
-pub use inside::{AttentionGroup, GateGroup};
+pub use inside::{AlignmentGroup, AttentionGroup, GateGroup};
 pub use quality::{LengthGroup, MetricGroup, QualityGroup, SeedValue, Verdict};
 pub use setting::{Failure, SeriesInfo, Setting};
 pub use throughput::ThroughputGroup;
@@ -52,6 +52,8 @@ pub struct Summary {
     pub attention: Vec<AttentionGroup>,
     /// How far back gradients reach at initialisation beside what was learned, one for each task.
     pub horizons: Vec<HorizonGroup>,
+    /// What encoders and decoders looked at, by series: that of its first seed.
+    pub alignments: Vec<AlignmentGroup>,
     /// Times and memory.
     pub throughput: Vec<ThroughputGroup>,
     /// Trials that diverged or failed, in the order of the records.
@@ -75,6 +77,7 @@ impl Summary {
             gates: inside::gates(&index),
             attention: inside::attention(&index),
             horizons: horizon::groups(&index),
+            alignments: inside::alignments(&index),
             throughput: throughput::groups(&index),
             failures: setting::failures(&index),
         }

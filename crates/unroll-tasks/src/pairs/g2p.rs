@@ -176,7 +176,10 @@ fn task(
         let message = format!("no words of at most {length} letters for each split");
         return Err(Error::data(path, 0, message));
     }
+    let vocabularies = (letters.vocabulary(), phonemes.vocabulary());
     let score = Score {
+        letters,
+        phonemes,
         references,
         longest: LONGEST_FOR_LETTER * length + 1,
         search: Search { beam: options.beam, length_penalty: options.length_penalty },
@@ -188,7 +191,7 @@ fn task(
             name: ENTRY.name,
             metric: Metric::OfAnswers { name: "PER", better: Better::Lower },
             length,
-            vocabularies: (letters.vocabulary(), phonemes.vocabulary()),
+            vocabularies,
             pairs,
             train,
             validation,
@@ -201,6 +204,8 @@ fn task(
 
 /// Phoneme and word error rates.
 struct Score {
+    letters: Symbols,
+    phonemes: Symbols,
     /// By example; none for those of the training split.
     references: Vec<Vec<Vec<u32>>>,
     longest: usize,
@@ -234,6 +239,14 @@ impl AnswerScore for Score {
 
     fn metric(&self, sums: &[f64]) -> f64 {
         sums[0] / sums[1]
+    }
+
+    fn source_symbol(&self, symbol: u32) -> String {
+        self.letters.name(symbol).to_owned()
+    }
+
+    fn answer_symbol(&self, symbol: u32) -> String {
+        self.phonemes.name(symbol).to_owned()
     }
 
     fn others(&self, sums: &[f64]) -> Vec<OtherMetric> {
@@ -335,6 +348,8 @@ mod tests {
     #[test]
     fn the_nearest_way_to_say_it_counts() {
         let score = Score {
+            letters: Symbols::default(),
+            phonemes: Symbols::default(),
             references: vec![vec![vec![2, 3, 4], vec![5, 3]]],
             longest: 9,
             search: Search::GREEDY,

@@ -236,7 +236,8 @@ fn task(
     let by_word = word_by_word(&pairs, &train, &test);
     let vocabularies = (english.vocabulary(), spanish.vocabulary());
     let search = Search { beam: options.beam, length_penalty: options.length_penalty };
-    let score = Score { references, spanish, longest, buckets: length.div_ceil(BUCKET), search };
+    let score =
+        Score { references, english, spanish, longest, buckets: length.div_ceil(BUCKET), search };
     let baseline = |name: &str, answers: &[Vec<u32>]| -> Result<Baseline> {
         let answers = test.iter().copied().zip(answers.iter().map(Vec::as_slice));
         Ok(Baseline { name: name.into(), value: score_of(&score, answers)?.0, fitted: false })
@@ -306,6 +307,7 @@ fn word_by_word(pairs: &[Pair], train: &[usize], test: &[usize]) -> Vec<Vec<u32>
 struct Score {
     /// Words of the source, and the right text, by example.
     references: Vec<(usize, String)>,
+    english: Symbols,
     spanish: Symbols,
     longest: usize,
     buckets: usize,
@@ -343,6 +345,14 @@ impl AnswerScore for Score {
 
     fn metric(&self, sums: &[f64]) -> f64 {
         bleu::bleu(&sums[..bleu::SUMS])
+    }
+
+    fn source_symbol(&self, symbol: u32) -> String {
+        self.english.name(symbol).to_owned()
+    }
+
+    fn answer_symbol(&self, symbol: u32) -> String {
+        self.spanish.name(symbol).to_owned()
     }
 
     fn others(&self, sums: &[f64]) -> Vec<OtherMetric> {
