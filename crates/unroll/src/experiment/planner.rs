@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
-use unroll_core::Architecture;
+use unroll_core::{Architecture, Family};
 use unroll_results::record::{Cell, TrialKind};
-use unroll_tasks::{Task, TaskEntry, TaskRequest};
+use unroll_tasks::{InputKind, Task, TaskEntry, TaskRequest};
 
 use super::plan::{ALGORITHM, Plan, Trial, TrialSpec};
 use super::source::{Document, SourceError, set_path, split_path};
@@ -282,6 +282,7 @@ impl Planner {
         let (length, fixed) = self.length(entry, &task_options, assignment)?;
         let task = self.task(entry, length, &task_options, assignment)?;
         self.settings_are_sound(&settings)?;
+        self.goes_together(kind, architecture, task.as_ref())?;
 
         let batch_size = match kind {
             TrialKind::Quality => settings.train.batch_size,
@@ -409,6 +410,38 @@ impl Planner {
             }
         }
         (series, axes)
+    }
+
+    /// Tasks from one sequence to another are for encoders and decoders, and those for nothing else.
+    fn goes_together(
+        &self,
+        kind: TrialKind,
+        architecture: &dyn Architecture,
+        task: &dyn Task,
+    ) -> Result<()> {
+        let pairs = matches!(task.input(), InputKind::Pairs { .. });
+        let (arch, task) = (architecture.name(), task.name());
+        if pairs != (architecture.family() == Family::EncoderDecoder) {
+            let names: Vec<&str> = registry::all()
+                .filter(|other| pairs == (other.family() == Family::EncoderDecoder))
+                .map(Architecture::name)
+                .collect();
+            let what = if pairs { "goes from one sequence to another" } else { "has one sequence" };
+            let message = format!(
+                "`{arch}` cannot learn `{task}`, which {what}: take {}, or leave the two out together \
+                 under [[exclude]]",
+                names.join(", ")
+            );
+            return Err(self.document.error(&self.axis_value("arch", &arch.into()), message));
+        }
+        if pairs && kind != TrialKind::Quality {
+            let message = format!(
+                "`{}` is measured of models of one sequence; for `{task}` measure = [\"quality\"]",
+                kind.name()
+            );
+            return Err(self.document.error(&path(&["measure"]), message));
+        }
+        Ok(())
     }
 
     /// Options under `[model]`: each must be known to some architecture. One that the sweep leaves out
