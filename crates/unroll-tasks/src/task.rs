@@ -242,6 +242,11 @@ pub trait Task: Send + Sync {
     /// What is reported.
     fn metric(&self) -> Metric;
 
+    /// What is reported beside it, of the same answers.
+    fn other_metrics(&self) -> Vec<Metric> {
+        Vec::new()
+    }
+
     /// Trivial baselines, best known first.
     fn baselines(&self) -> Vec<Baseline>;
 

@@ -29,6 +29,7 @@ pub struct Evaluation {
 #[derive(Debug, Clone)]
 pub struct MetricTotals {
     metric: Metric,
+    others: Vec<Metric>,
     loss: f64,
     right: f64,
     absolute: f64,
@@ -41,24 +42,24 @@ impl MetricTotals {
     /// # Errors
     /// [`Error::Batch`] when the metric does not fit the kind of the task's answers.
     pub fn new(task: &dyn Task) -> Result<Self> {
-        let metric = task.metric();
-        let fits = match task.target() {
+        let (metric, others) = (task.metric(), task.other_metrics());
+        let fits = |metric: &Metric| match task.target() {
             TargetKind::Values { .. } => {
                 matches!(metric, Metric::MeanSquaredError | Metric::RootMeanSquaredError { .. })
-                    || is_absolute(&metric)
+                    || is_absolute(metric)
             }
             TargetKind::Classes { .. } => {
                 matches!(metric, Metric::Accuracy | Metric::CrossEntropy | Metric::BitsPerCharacter)
                     || matches!(metric, Metric::OfAnswers { .. } if task.answers().is_some())
             }
         };
-        if !fits {
+        if let Some(metric) = [&metric].into_iter().chain(&others).find(|metric| !fits(metric)) {
             return Err(Error::Batch {
                 task: task.name().to_owned(),
                 message: format!("{} is no metric of {:?}", metric.name(), task.target()),
             });
         }
-        Ok(Self { metric, loss: 0.0, right: 0.0, absolute: 0.0, weight: 0.0 })
+        Ok(Self { metric, others, loss: 0.0, right: 0.0, absolute: 0.0, weight: 0.0 })
     }
 
     /// Takes in the answers `(N, O)` to a batch.
@@ -66,13 +67,13 @@ impl MetricTotals {
         let losses: Vec<f64> =
             answer_losses(answers, &batch.targets)?.to_dtype(DType::F64)?.to_vec1()?;
         let right: Vec<bool> = match &batch.targets {
-            TensorTargets::Classes(classes) if self.metric == Metric::Accuracy => {
+            TensorTargets::Classes(classes) if self.wants(|metric| *metric == Metric::Accuracy) => {
                 let chosen: Vec<u32> = answers.argmax(D::Minus1)?.to_vec1()?;
                 chosen.iter().zip(classes).map(|(chosen, right)| chosen == right).collect()
             }
             _ => vec![false; losses.len()],
         };
-        if let (TensorTargets::Values(values), true) = (&batch.targets, is_absolute(&self.metric)) {
+        if let (TensorTargets::Values(values), true) = (&batch.targets, self.wants(is_absolute)) {
             let errors = (answers - values)?.abs()?.mean(D::Minus1)?.to_dtype(DType::F64)?;
             for (error, weight) in errors.to_vec1::<f64>()?.into_iter().zip(&batch.weights) {
                 self.absolute += weight * error;
@@ -86,13 +87,27 @@ impl MetricTotals {
         Ok(())
     }
 
+    /// Whether any metric is such a one.
+    fn wants(&self, such: impl Fn(&Metric) -> bool) -> bool {
+        [&self.metric].into_iter().chain(&self.others).any(such)
+    }
+
     /// Metric and loss so far; `None` when nothing was answered yet.
     pub fn finish(&self) -> Option<Evaluation> {
         if self.weight == 0.0 {
             return None;
         }
         let loss = self.loss / self.weight;
-        let metric = match self.metric {
+        let others = self
+            .others
+            .iter()
+            .map(|other| OtherMetric { name: other.name(), value: self.value_of(other, loss) });
+        let metric = self.value_of(&self.metric, loss);
+        Some(Evaluation { metric, loss, others: others.collect() })
+    }
+
+    fn value_of(&self, metric: &Metric, loss: f64) -> f64 {
+        match metric {
             Metric::MeanSquaredError | Metric::CrossEntropy => loss,
             Metric::RootMeanSquaredError { scale, .. } => scale * loss.sqrt(),
             Metric::MeanAbsoluteError { scale, .. } | Metric::MeanAbsoluteScaledError { scale } => {
@@ -102,8 +117,7 @@ impl MetricTotals {
             Metric::Accuracy => self.right / self.weight,
             // Known by whoever looked for the answers.
             Metric::OfAnswers { .. } => f64::NAN,
-        };
-        Some(Evaluation { metric, loss, others: Vec::new() })
+        }
     }
 }
 

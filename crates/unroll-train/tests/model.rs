@@ -260,3 +260,27 @@ proptest! {
         prop_assert_eq!(whole.loss.to_bits(), cut.loss.to_bits());
     }
 }
+
+/// Further metrics are what the task says when it is asked for them first.
+#[test]
+fn further_metrics_are_the_metrics_of_the_same_answers() {
+    let evaluated = |metric: &str| {
+        let given = serde_json::json!({"metric": metric, "eval_stride": 199});
+        let serde_json::Value::Object(options) = given else { panic!("a table") };
+        let entry = unroll_tasks::find("pm25").unwrap();
+        let request = unroll_tasks::TaskRequest { length: 12, seed: 0, options: &options };
+        let task = (entry.build)(&request).unwrap();
+        let context = unroll_core::BuildContext::cpu(DType::F64, 1);
+        let model =
+            TaskModel::build(task.as_ref(), &GRU, &self::options(5), None, &context).unwrap();
+        (task.metric().name(), evaluate(&model, task.as_ref(), Split::Test, 64).unwrap())
+    };
+    let all = ["rmse", "mae", "mase"].map(evaluated);
+    for (name, found) in &all {
+        assert_eq!(found.others.len(), 2);
+        for (other, expected) in all.iter().filter(|(other, _)| other != name) {
+            let same = found.others.iter().find(|one| one.name == *other).unwrap();
+            assert_eq!(same.value, expected.metric, "{other} beside {name}");
+        }
+    }
+}

@@ -108,6 +108,8 @@ struct Electricity {
     /// Mean and standard deviation of the training loads.
     mean: f64,
     std: f64,
+    /// Mean absolute error of repeating the day before on the training part.
+    naive: f64,
     /// `(hours, F)` row by row: scaled load, then the calendar.
     inputs: Vec<f32>,
     /// Hours whose load is forecast in each split.
@@ -142,7 +144,12 @@ impl Electricity {
         }
         let train = length + options.horizon - 1..validation_start;
         let (mean, std) = mean_and_std(&load[..validation_start]);
-        if std.is_nan() || std <= 0.0 {
+        let training = &load[..validation_start];
+        let day_before = training.iter().zip(training.iter().skip(SEASONS[0]));
+        let errors: Vec<f64> = day_before.map(|(before, now)| (now - before).abs()).collect();
+        let naive = errors.iter().sum::<f64>() / errors.len() as f64;
+        // NaN, of too few hours, is not above 0 either.
+        if !(std > 0.0 && naive > 0.0) {
             return Err(Error::data(path, 0, "the load never changes"));
         }
         let mut inputs = Vec::new();
@@ -176,6 +183,7 @@ impl Electricity {
             load,
             mean,
             std,
+            naive,
             inputs,
             train,
             validation,
@@ -256,6 +264,13 @@ impl Task for Electricity {
 
     fn metric(&self) -> Metric {
         Metric::RootMeanSquaredError { scale: self.std, unit: UNIT }
+    }
+
+    fn other_metrics(&self) -> Vec<Metric> {
+        vec![
+            Metric::MeanAbsoluteError { scale: self.std, unit: UNIT },
+            Metric::MeanAbsoluteScaledError { scale: self.std / self.naive },
+        ]
     }
 
     fn baselines(&self) -> Vec<Baseline> {

@@ -222,6 +222,14 @@ impl Pm25 {
         }
     }
 
+    fn reported(&self, metric: Reported) -> Metric {
+        match metric {
+            Reported::Rmse => Metric::RootMeanSquaredError { scale: self.std, unit: UNIT },
+            Reported::Mae => Metric::MeanAbsoluteError { scale: self.std, unit: UNIT },
+            Reported::Mase => Metric::MeanAbsoluteScaledError { scale: self.std / self.naive },
+        }
+    }
+
     /// The metric on the evaluated test hours of a rule that forecasts an hour.
     fn error_of(&self, forecast: impl Fn(usize) -> Option<f64>) -> Option<f64> {
         let errors: Option<Vec<f64>> =
@@ -258,11 +266,14 @@ impl Task for Pm25 {
     }
 
     fn metric(&self) -> Metric {
-        match self.options.metric {
-            Reported::Rmse => Metric::RootMeanSquaredError { scale: self.std, unit: UNIT },
-            Reported::Mae => Metric::MeanAbsoluteError { scale: self.std, unit: UNIT },
-            Reported::Mase => Metric::MeanAbsoluteScaledError { scale: self.std / self.naive },
-        }
+        self.reported(self.options.metric)
+    }
+
+    fn other_metrics(&self) -> Vec<Metric> {
+        let all = [Reported::Rmse, Reported::Mae, Reported::Mase].into_iter();
+        all.filter(|&other| other != self.options.metric)
+            .map(|other| self.reported(other))
+            .collect()
     }
 
     fn baselines(&self) -> Vec<Baseline> {
