@@ -244,6 +244,13 @@ fn wrong_settings_on_the_command_line_are_refused() {
         let run = unroll().arg("run").arg(&file).args(["--device", device]).assert();
         run.code(2).stderr(predicate::str::contains(device));
     }
+    // Built without CUDA, the program says how to get it.
+    if cfg!(not(feature = "cuda")) {
+        for device in ["cuda", "cuda:1"] {
+            let run = unroll().arg("run").arg(&file).args(["--device", device]).assert();
+            run.code(2).stderr(predicate::str::contains("scripts/build_cuda.sh"));
+        }
+    }
     unroll().args(["run", "does-not-exist.toml"]).assert().code(2);
 }
 
