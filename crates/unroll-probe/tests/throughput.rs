@@ -57,6 +57,7 @@ impl Task for Echo {
             targets: Targets::Classes(tokens),
             weights: None,
             lengths: None,
+            continues: false,
         }
     }
     fn evaluation(&self, _: Split, batch_size: usize) -> Vec<Batch> {

@@ -36,5 +36,5 @@ pub use registry::{find, registry};
 pub use score::{Answers, Score};
 pub use task::{
     Baseline, Batch, Better, InputKind, Inputs, Metric, Options, PairInputs, Readout, Split,
-    TargetKind, Targets, Task, TaskEntry, TaskRequest,
+    TargetKind, Targets, Task, TaskEntry, TaskRequest, Writing,
 };

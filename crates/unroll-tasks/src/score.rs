@@ -70,7 +70,7 @@ impl Score {
             // Not a product alone: 0 times an infinite loss would be NaN.
             if weight != 0.0 {
                 self.total += weight * term;
-                self.count += weight;
+                self.count += weight * self.size_of(batch, index / outputs);
             }
         }
         Ok(())
@@ -87,12 +87,26 @@ impl Score {
             Metric::MeanAbsoluteError { scale, .. } | Metric::MeanAbsoluteScaledError { scale } => {
                 scale * mean
             }
-            Metric::BitsPerCharacter => mean / LN_2,
+            Metric::BitsPerCharacter { .. } => mean / LN_2,
             Metric::MeanSquaredError
             | Metric::Accuracy
             | Metric::CrossEntropy
             | Metric::OfAnswers { .. } => mean,
         })
+    }
+
+    /// What the mean is over: answers, or their characters.
+    fn size_of(&self, batch: &Batch, answer: usize) -> f64 {
+        match (&self.metric, &batch.targets) {
+            (
+                Metric::BitsPerCharacter { characters: Some(characters) },
+                Targets::Classes(classes),
+            ) => {
+                let class = classes.get(answer).map(|&class| class as usize);
+                class.and_then(|class| characters.get(class)).copied().map_or(0.0, f64::from)
+            }
+            _ => 1.0,
+        }
     }
 
     /// What each number of the targets adds to the mean.
@@ -122,7 +136,7 @@ impl Score {
                 Ok(pairs.map(|(t, a)| f64::from(u8::from(t == a))).collect())
             }
             (
-                Metric::CrossEntropy | Metric::BitsPerCharacter,
+                Metric::CrossEntropy | Metric::BitsPerCharacter { .. },
                 Targets::Classes(targets),
                 Answers::LogProbabilities(rows),
             ) => {

@@ -1,5 +1,7 @@
 //! What a task is.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 use unroll_core::architecture::OptionDoc;
 
@@ -128,6 +130,9 @@ pub struct Batch {
     pub weights: Option<Vec<f32>>,
     /// Real lengths; `None` when all sequences have `seq_len` steps.
     pub lengths: Option<Vec<usize>>,
+    /// Whether each row goes on where the same row of the batch before it ended: models keep their state
+    /// between the two. Only in tasks that carry states ([`Task::carries_state`]).
+    pub continues: bool,
 }
 
 /// What is reported. All are means over the answers of a whole split (weights 1).
@@ -159,8 +164,11 @@ pub enum Metric {
     Accuracy,
     /// Mean cross-entropy in nats.
     CrossEntropy,
-    /// Mean cross-entropy in bits.
-    BitsPerCharacter,
+    /// Cross-entropy in bits, over the characters of the right answers.
+    BitsPerCharacter {
+        /// Characters of each class; `None` when each is one.
+        characters: Option<Arc<[u32]>>,
+    },
     /// What the task's [`AnswerScore`] says of whole answers.
     OfAnswers {
         /// Name (`PER`, `BLEU`).
@@ -188,7 +196,7 @@ impl Metric {
             Self::RootMeanSquaredError { unit, .. } => format!("RMSE ({unit})"),
             Self::MeanAbsoluteError { unit, .. } => format!("MAE ({unit})"),
             Self::MeanAbsoluteScaledError { .. } => "MASE".into(),
-            Self::BitsPerCharacter => "bits per character".into(),
+            Self::BitsPerCharacter { .. } => "bits per character".into(),
             Self::Accuracy => "accuracy".into(),
             Self::OfAnswers { name, .. } => (*name).into(),
             Self::CrossEntropy => "cross-entropy (nats)".into(),
@@ -260,6 +268,18 @@ pub trait Task: Send + Sync {
     /// of the training data of the same size as the validation split.
     fn evaluation(&self, split: Split, batch_size: usize) -> Vec<Batch>;
 
+    /// Whether batches go on where the batch before ended ([`Batch::continues`]), in training and in
+    /// evaluation: truncated back-propagation through time, with windows of
+    /// [`seq_len`](Self::seq_len) steps.
+    fn carries_state(&self) -> bool {
+        false
+    }
+
+    /// Tokens as text, for tasks whose tokens are a text.
+    fn writing(&self) -> Option<&dyn Writing> {
+        None
+    }
+
     /// How answers are scored, for tasks whose answer is a sequence.
     fn answers(&self) -> Option<&dyn AnswerScore> {
         None
@@ -273,6 +293,18 @@ pub trait Task: Send + Sync {
         }
         self.evaluation(split, count).into_iter().next()
     }
+}
+
+/// Text as the tokens of a task, and back.
+pub trait Writing: Send + Sync {
+    /// A text as tokens.
+    ///
+    /// # Errors
+    /// When a character is none of the task's.
+    fn encode(&self, text: &str) -> Result<Vec<u32>>;
+
+    /// Tokens as text.
+    fn decode(&self, tokens: &[u32]) -> String;
 }
 
 /// Options of a task by name, as an experiment file gives them.

@@ -1,15 +1,16 @@
 //! Everything that a run needs to go on, as bytes.
 //!
 //! One safetensors file: the weights under `model.<name>`, the optimiser's vectors under
-//! `optimizer.<name>`, the learning curve as `curve` `(points, 8)` in f64, and the rest as JSON in
-//! the header's metadata under `run`. A continued run gives the same bits as one that never stopped;
+//! `optimizer.<name>`, a state that is carried from batch to batch under `state.<number>`, the learning
+//! curve as `curve` `(points, 8)` in f64, and the rest as JSON in the header's metadata under `run`. A continued run gives the same bits as one that never stopped;
 //! only its clock times differ.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
-use unroll_core::weights::{TensorFile, export, import};
+use unroll_core::weights::{TensorFile, check_finite, export, import};
+use unroll_core::{State, StateTensor};
 
 use crate::train::Done;
 use crate::{
@@ -19,6 +20,7 @@ use crate::{
 const METADATA: &str = "run";
 const MODEL: &str = "model.";
 const OPTIMIZER: &str = "optimizer.";
+const STATE: &str = "state.";
 const CURVE: &str = "curve";
 const CURVE_COLUMNS: usize = 8;
 
@@ -27,6 +29,8 @@ const CURVE_COLUMNS: usize = 8;
 pub struct Checkpoint {
     weights: TensorFile,
     optimizer: OptimizerState,
+    /// Tensors of the carried state, by their numbers.
+    state: BTreeMap<usize, Tensor>,
     curve: Vec<CurvePoint>,
     run: Run,
 }
@@ -41,6 +45,9 @@ struct Run {
     optimizer_steps: u64,
     done: Done,
     trace: WeightTrace,
+    /// Steps that the carried state has seen, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    carried_steps: Option<usize>,
 }
 
 impl Checkpoint {
@@ -62,6 +69,9 @@ impl Checkpoint {
             for (name, tensor) in tensors {
                 file.tensors.insert(format!("{prefix}{name}"), tensor.clone());
             }
+        }
+        for (number, tensor) in &self.state {
+            file.tensors.insert(format!("{STATE}{number}"), tensor.clone());
         }
         file.tensors.insert(CURVE.into(), curve_to_tensor(&self.curve)?);
         let run = serde_json::to_string(&self.run)
@@ -86,16 +96,20 @@ impl Checkpoint {
         let run: Run = serde_json::from_str(run).map_err(|error| damaged(&error))?;
         let mut optimizer = OptimizerState { steps: run.optimizer_steps, ..Default::default() };
         let (mut weights, mut curve) = (TensorFile::default(), Vec::new());
+        let mut state = BTreeMap::new();
         for (name, tensor) in candle_core::safetensors::load_buffer(bytes, &Device::Cpu)? {
             if let Some(name) = name.strip_prefix(MODEL) {
                 weights.tensors.insert(name.to_owned(), tensor);
             } else if let Some(name) = name.strip_prefix(OPTIMIZER) {
                 optimizer.tensors.insert(name.to_owned(), tensor);
+            } else if let Some(number) = name.strip_prefix(STATE) {
+                let number: usize = number.parse().map_err(|error| damaged(&error))?;
+                state.insert(number, tensor);
             } else if name == CURVE {
                 curve = curve_from_tensor(&tensor)?;
             }
         }
-        Ok(Self { weights, optimizer, curve, run })
+        Ok(Self { weights, optimizer, state, curve, run })
     }
 }
 
@@ -110,9 +124,12 @@ impl Trainer<'_> {
             // The export shares its memory with the model, which goes on training.
             *tensor = tensor.copy()?;
         }
+        let carried = self.carried.iter().flat_map(State::tensors).enumerate();
+        let carried = carried.map(|(number, one)| Ok((number, one.tensor.copy()?)));
         Ok(Checkpoint {
             weights,
             optimizer: self.optimizer.state()?,
+            state: carried.collect::<Result<_>>()?,
             curve: self.curve.clone(),
             run: Run {
                 task: self.task.name().to_owned(),
@@ -122,6 +139,7 @@ impl Trainer<'_> {
                 optimizer_steps: self.optimizer.steps(),
                 done: self.done.clone(),
                 trace: self.trace.clone(),
+                carried_steps: self.carried.as_ref().map(State::steps),
             },
         })
     }
@@ -152,12 +170,35 @@ impl Trainer<'_> {
         // model does not fit.
         let mut optimizer = Optimizer::new(&self.config, self.model.parameters())?;
         optimizer.restore(&checkpoint.optimizer)?;
+        let carried = self.carried_state(checkpoint)?;
         import(self.model.parameters(), &checkpoint.weights)?;
         self.optimizer = optimizer;
+        self.carried = carried;
         self.curve.clone_from(&checkpoint.curve);
         self.done = run.done.clone();
         self.trace = run.trace.clone();
         Ok(())
+    }
+
+    /// The state that a checkpoint carries, checked against the model's.
+    fn carried_state(&self, checkpoint: &Checkpoint) -> Result<Option<State>> {
+        let Some(steps) = checkpoint.run.carried_steps else { return Ok(None) };
+        let empty = self.model.body()?.zero_state(self.config.batch_size)?;
+        let of = |(number, one): (usize, &StateTensor)| {
+            let name = format!("{STATE}{number}");
+            let saved = checkpoint.state.get(&number);
+            let saved = saved.ok_or_else(|| Error::Checkpoint(format!("there is no {name}")))?;
+            if saved.dims() != one.tensor.dims() {
+                let (found, expected) = (saved.dims(), one.tensor.dims());
+                let message = format!("{name} has the shape {found:?}, not {expected:?}");
+                return Err(Error::Checkpoint(message));
+            }
+            check_finite(&name, saved)?;
+            let tensor = saved.to_dtype(self.model.dtype())?.to_device(self.model.device())?;
+            Ok(StateTensor { tensor, ..one.clone() })
+        };
+        let tensors = empty.tensors().iter().enumerate().map(of).collect::<Result<_>>()?;
+        Ok(Some(State::new(tensors, steps)))
     }
 }
 

@@ -100,6 +100,7 @@ pub fn attention_along(
         targets: Targets::Classes(right.collect()),
         weights: None,
         lengths: Some(answers.iter().map(|answer| answer.len() + 1).collect()),
+        continues: false,
     };
     let Some(weights) = model.cross_attention(&model.tensors(&forced)?)? else { return Ok(None) };
     let weights: Vec<Vec<Vec<f64>>> = weights.mean(1)?.to_dtype(DType::F64)?.to_vec3()?;

@@ -33,6 +33,7 @@ pub struct MetricTotals {
     loss: f64,
     right: f64,
     absolute: f64,
+    characters: f64,
     weight: f64,
 }
 
@@ -49,8 +50,10 @@ impl MetricTotals {
                     || is_absolute(metric)
             }
             TargetKind::Classes { .. } => {
-                matches!(metric, Metric::Accuracy | Metric::CrossEntropy | Metric::BitsPerCharacter)
-                    || matches!(metric, Metric::OfAnswers { .. } if task.answers().is_some())
+                matches!(
+                    metric,
+                    Metric::Accuracy | Metric::CrossEntropy | Metric::BitsPerCharacter { .. }
+                ) || matches!(metric, Metric::OfAnswers { .. } if task.answers().is_some())
             }
         };
         if let Some(metric) = [&metric].into_iter().chain(&others).find(|metric| !fits(metric)) {
@@ -59,7 +62,8 @@ impl MetricTotals {
                 message: format!("{} is no metric of {:?}", metric.name(), task.target()),
             });
         }
-        Ok(Self { metric, others, loss: 0.0, right: 0.0, absolute: 0.0, weight: 0.0 })
+        let (loss, right, absolute, characters, weight) = (0.0, 0.0, 0.0, 0.0, 0.0);
+        Ok(Self { metric, others, loss, right, absolute, characters, weight })
     }
 
     /// Takes in the answers `(N, O)` to a batch.
@@ -77,6 +81,16 @@ impl MetricTotals {
             let errors = (answers - values)?.abs()?.mean(D::Minus1)?.to_dtype(DType::F64)?;
             for (error, weight) in errors.to_vec1::<f64>()?.into_iter().zip(&batch.weights) {
                 self.absolute += weight * error;
+            }
+        }
+        if let (
+            Metric::BitsPerCharacter { characters: Some(of) },
+            TensorTargets::Classes(classes),
+        ) = (&self.metric, &batch.targets)
+        {
+            for (&class, weight) in classes.iter().zip(&batch.weights) {
+                let count = of.get(class as usize).copied().unwrap_or(0);
+                self.characters += weight * f64::from(count);
             }
         }
         for ((loss, right), weight) in losses.into_iter().zip(right).zip(&batch.weights) {
@@ -113,7 +127,10 @@ impl MetricTotals {
             Metric::MeanAbsoluteError { scale, .. } | Metric::MeanAbsoluteScaledError { scale } => {
                 scale * self.absolute / self.weight
             }
-            Metric::BitsPerCharacter => loss / LN_2,
+            Metric::BitsPerCharacter { characters: None } => loss / LN_2,
+            Metric::BitsPerCharacter { characters: Some(_) } => {
+                loss * self.weight / self.characters / LN_2
+            }
             Metric::Accuracy => self.right / self.weight,
             // Known by whoever looked for the answers.
             Metric::OfAnswers { .. } => f64::NAN,
@@ -162,9 +179,18 @@ fn evaluate_with(
     let mut totals = MetricTotals::new(task)?;
     let score = task.answers();
     let mut sums = vec![0.0; score.map_or(0, AnswerScore::sums)];
+    let mut state = None;
     for batch in batches {
         let tensors = model.tensors(batch)?;
-        totals.add(&model.forward(&tensors, Mode::Eval)?, &tensors)?;
+        let answers = if task.carries_state() {
+            let before = state.filter(|_| batch.continues);
+            let (answers, after) = model.forward_from(&tensors, before.as_ref(), Mode::Eval)?;
+            state = Some(after);
+            answers
+        } else {
+            model.forward(&tensors, Mode::Eval)?
+        };
+        totals.add(&answers, &tensors)?;
         if let (Some(score), Inputs::Pairs(pairs)) = (score, &batch.inputs) {
             let written = decode(model, &tensors, search, score.longest())?;
             for (&example, answer) in pairs.examples.iter().zip(&written) {

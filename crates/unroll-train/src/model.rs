@@ -534,32 +534,70 @@ impl TaskModel {
 
     /// The answers `(N, O)`: numbers, or one logit for each class. Only steps that count are
     /// answered: the head never runs on the others.
+    ///
+    /// # Errors
+    /// When the batch does not fit.
     pub fn forward(&self, batch: &TensorBatch, mode: Mode<'_>) -> Result<Tensor> {
         let input = self.features(batch)?;
         let lengths = batch.lengths.as_ref();
-        let answered = |output: Tensor| -> Result<Tensor> {
-            let output = output.flatten_to(1)?;
-            match &batch.rows {
-                Some(rows) => Ok(output.index_select(rows, 0)?),
-                None => Ok(output),
-            }
-        };
         let hidden = match &self.body {
             Body::Sequence(body) => {
                 let form = self.form;
                 let args = ForwardArgs { lengths, mode, form, ..ForwardArgs::new(&input) };
                 match self.shape.readout {
                     Readout::Last => body.forward_last(&args)?,
-                    Readout::EveryStep => answered(body.forward(&args)?.output)?,
+                    Readout::EveryStep => answered(batch, &body.forward(&args)?.output)?,
                 }
             }
             Body::Pair(body) => {
                 let (source, source_lengths) = self.source(batch)?;
                 let args = self.pair_args((&source, source_lengths), (&input, lengths), mode);
-                answered(body.forward(&args)?.output)?
+                answered(batch, &body.forward(&args)?.output)?
             }
         };
-        Ok(ops::linear(&hidden, &self.head_weight, Some(&self.head_bias))?)
+        self.head(&hidden)
+    }
+
+    /// [`forward`](Self::forward) at every step of a window that goes on from `state` (`None`: the empty
+    /// one), and the state after it, cut off from the graph: what is learned from a window reaches no
+    /// further back (truncated back-propagation through time, Williams & Peng 1990).
+    ///
+    /// # Errors
+    /// When the batch does not fit; [`unroll_core::Error::Unsupported`] for models whose state grows with
+    /// every step or that look ahead.
+    pub fn forward_from(
+        &self,
+        batch: &TensorBatch,
+        state: Option<&State>,
+        mode: Mode<'_>,
+    ) -> Result<(Tensor, State)> {
+        let body = self.body()?;
+        let grows = |state: &State| state.tensors().iter().any(|one| one.time_axis.is_some());
+        if !body.is_causal() || self.shape.readout == Readout::Last || grows(&body.zero_state(1)?) {
+            return Err(Error::Model(ModelError::Unsupported(
+                "a state can be carried from window to window by causal models whose state has a fixed \
+                 size: recurrent ones that are not bidirectional"
+                    .into(),
+            )));
+        }
+        let input = self.features(batch)?;
+        let (lengths, form) = (batch.lengths.as_ref(), self.form);
+        let args = ForwardArgs { lengths, state, mode, form, ..ForwardArgs::new(&input) };
+        let after = body.forward(&args)?;
+        Ok((self.head(&answered(batch, &after.output)?)?, after.state.detach()))
+    }
+
+    fn head(&self, hidden: &Tensor) -> Result<Tensor> {
+        Ok(ops::linear(hidden, &self.head_weight, Some(&self.head_bias))?)
+    }
+}
+
+/// The steps `(N, H)` of outputs `(B, T, H)` that are answered.
+fn answered(batch: &TensorBatch, output: &Tensor) -> Result<Tensor> {
+    let output = output.flatten_to(1)?;
+    match &batch.rows {
+        Some(rows) => Ok(output.index_select(rows, 0)?),
+        None => Ok(output),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use candle_core::DType;
 use serde::{Deserialize, Serialize};
 use unroll_core::weights::export;
-use unroll_core::{Mode, Stream};
+use unroll_core::{Mode, State, Stream};
 use unroll_tasks::{Batch, Split, Task};
 
 use crate::evaluate::{evaluate_batches, reaches};
@@ -155,6 +155,8 @@ pub struct Trainer<'a> {
     pub(crate) curve: Vec<CurvePoint>,
     pub(crate) done: Done,
     pub(crate) trace: WeightTrace,
+    /// After the last step's batch, in tasks that carry states.
+    pub(crate) carried: Option<State>,
     threshold: Option<f64>,
     validation: Vec<Batch>,
     dropout: Stream,
@@ -175,6 +177,7 @@ impl<'a> Trainer<'a> {
             curve: Vec::new(),
             done: Done::default(),
             trace: WeightTrace { every: config.steps.div_ceil(256), hashes: Vec::new() },
+            carried: None,
             threshold: config.threshold.or(task.solved_at()),
             validation: task.evaluation(Split::Validation, config.eval_batch_size),
             dropout: Stream::new(model.seed(), "train/dropout"),
@@ -245,9 +248,18 @@ impl<'a> Trainer<'a> {
     fn take_step(&mut self) -> Result<Option<f64>> {
         let start = Instant::now();
         let step = self.done.step;
-        let batch = self.model.tensors(&self.task.train_batch(step, self.config.batch_size))?;
+        let drawn = self.task.train_batch(step, self.config.batch_size);
+        let batch = self.model.tensors(&drawn)?;
         let dropout = self.dropout.at(step);
-        let answers = self.model.forward(&batch, Mode::Train(&dropout))?;
+        let mode = Mode::Train(&dropout);
+        let answers = if self.task.carries_state() {
+            let before = self.carried.take().filter(|_| drawn.continues);
+            let (answers, after) = self.model.forward_from(&batch, before.as_ref(), mode)?;
+            self.carried = Some(after);
+            answers
+        } else {
+            self.model.forward(&batch, mode)?
+        };
         let loss = mean_loss(&answers, &batch)?;
         let gradients = loss.backward()?;
         let norm = global_norm(self.model.parameters(), &gradients)?;

@@ -159,7 +159,14 @@ fn metrics_are_the_tasks_own() {
             ..SmallTask::mean()
         },
         SmallTask { metric: Metric::MeanAbsoluteScaledError { scale: 0.5 }, ..SmallTask::mean() },
-        SmallTask { metric: Metric::BitsPerCharacter, ..SmallTask::previous(5) },
+        SmallTask {
+            metric: Metric::BitsPerCharacter { characters: None },
+            ..SmallTask::previous(5)
+        },
+        SmallTask {
+            metric: Metric::BitsPerCharacter { characters: Some([1, 2, 3, 4, 5].into()) },
+            ..SmallTask::previous(5)
+        },
     ];
     for task in tasks {
         let model = build(&task, None);
@@ -176,14 +183,16 @@ fn metrics_are_the_tasks_own() {
             };
             let answers = match task.metric {
                 Metric::Accuracy => Answers::Classes(rows.iter().map(largest).collect()),
-                Metric::CrossEntropy | Metric::BitsPerCharacter => Answers::LogProbabilities(
-                    rows.iter()
-                        .flat_map(|row| {
-                            let total: f32 = row.iter().map(|x| x.exp()).sum();
-                            row.iter().map(move |x| x - total.ln())
-                        })
-                        .collect(),
-                ),
+                Metric::CrossEntropy | Metric::BitsPerCharacter { .. } => {
+                    Answers::LogProbabilities(
+                        rows.iter()
+                            .flat_map(|row| {
+                                let total: f32 = row.iter().map(|x| x.exp()).sum();
+                                row.iter().map(move |x| x - total.ln())
+                            })
+                            .collect(),
+                    )
+                }
                 _ => Answers::Values(rows.concat()),
             };
             score.add(&batch, &answers).unwrap();

@@ -276,6 +276,7 @@ impl Small {
             targets: Targets::Classes(padded(&|source| [source, &[END]].concat(), longest + 1)),
             weights: None,
             lengths: Some(lengths.iter().map(|length| length + 1).collect()),
+            continues: false,
         }
     }
 }
@@ -370,6 +371,7 @@ fn ln_probability(model: &TaskModel, example: usize, answer: &[u32], ended: bool
         targets: Targets::Classes(right),
         weights: None,
         lengths: None,
+        continues: false,
     };
     let batch = model.tensors(&batch).unwrap();
     let answers = model.forward(&batch, Mode::Eval).unwrap();

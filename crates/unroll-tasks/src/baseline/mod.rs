@@ -1,5 +1,6 @@
 //! Baselines that are measured on the data.
 
+pub(crate) mod compressor;
 pub(crate) mod dtw;
 pub(crate) mod ngram;
 pub(crate) mod ridge;

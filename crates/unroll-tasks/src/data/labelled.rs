@@ -82,6 +82,7 @@ impl LabelledSequences {
             targets: Targets::Classes(examples.iter().map(|&index| self.labels[index]).collect()),
             weights: None,
             lengths: lengths.iter().any(|&length| length < seq_len).then_some(lengths),
+            continues: false,
         }
     }
 }

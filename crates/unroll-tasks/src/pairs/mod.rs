@@ -126,6 +126,7 @@ impl PairTask {
             targets: Targets::Classes(right),
             weights: None,
             lengths,
+            continues: false,
         }
     }
 }

@@ -226,6 +226,7 @@ impl Electricity {
             targets: Targets::Values(targets),
             weights: None,
             lengths: None,
+            continues: false,
         }
     }
 

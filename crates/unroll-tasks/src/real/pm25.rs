@@ -219,6 +219,7 @@ impl Pm25 {
             targets: Targets::Values(targets),
             weights: None,
             lengths: None,
+            continues: false,
         }
     }
 

@@ -1,27 +1,29 @@
-//! Character language model: which character comes next in an English text?
+//! Language model: which character, or which token, comes next in an English text?
 
-use std::collections::BTreeSet;
+mod corpus;
+mod streams;
+mod vocabulary;
+
 use std::ops::Range;
-use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use unroll_core::Stream;
 use unroll_core::architecture::OptionDoc;
 
-use crate::baseline::ngram;
-use crate::data::file::for_each_line;
+use self::corpus::Corpus;
+use self::streams::{Pass, Rows};
 use crate::data::locate;
 use crate::options::{self, TaskOptions, require_count};
 use crate::synthetic::EVALUATION_SEED;
 use crate::{
     Baseline, Batch, Error, InputKind, Inputs, Metric, Options, Readout, Result, Split, TargetKind,
-    Targets, Task, TaskEntry, TaskRequest,
+    Targets, Task, TaskEntry, TaskRequest, Writing,
 };
 
 pub(crate) const ENTRY: TaskEntry = TaskEntry {
     name: "text",
-    summary: "next character of an English text (World English Bible), in windows of T characters",
+    summary: "next character or token of an English text (World English Bible), T of them at a time",
     options: options::list::<TextOptions>,
     fixed_length,
     resolve: options::resolve::<TextOptions>,
@@ -31,35 +33,82 @@ pub(crate) const ENTRY: TaskEntry = TaskEntry {
 
 const FILE: &str = "bible_en_es.tsv.gz";
 
-/// Shares of the characters from which on a chapter belongs to the validation and the test split.
-const VALIDATION_FROM: f64 = 0.85;
-const TEST_FROM: f64 = 0.9;
+/// Rows that a split is cut into where states are carried. A constant, so that a metric does not depend
+/// on the size of evaluation batches: each row begins with an empty state.
+const EVALUATION_ROWS: usize = 32;
 
-/// Orders of the n-grams that are baselines; order 1 is the frequency of each character.
-const ORDERS: [usize; 4] = [1, 3, 5, 6];
+/// Smallest and largest vocabulary of byte pairs.
+const BYTE_PAIRS: [usize; 2] = [2, 1 << 16];
+
+/// What a text is cut into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Tokens {
+    #[default]
+    Characters,
+    BytePairs,
+}
+
+/// What a window begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum WindowState {
+    /// An empty state, anywhere in the text.
+    #[default]
+    Fresh,
+    /// The state after the window before it.
+    Carried,
+}
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct TextOptions {
+    tokens: Tokens,
+    vocabulary_size: usize,
+    state: WindowState,
     eval_stride: usize,
 }
 
 impl Default for TextOptions {
     fn default() -> Self {
-        Self { eval_stride: 1 }
+        Self {
+            tokens: Tokens::default(),
+            vocabulary_size: 1000,
+            state: WindowState::default(),
+            eval_stride: 1,
+        }
     }
 }
 
 impl TaskOptions for TextOptions {
     const TASK: &'static str = "text";
-    const OPTIONS: &'static [OptionDoc] = &[OptionDoc {
-        name: "eval_stride",
-        help: "models are evaluated on every n-th window of a split; baselines are measured on all of \
-               the test split",
-    }];
+    const OPTIONS: &'static [OptionDoc] = &[
+        OptionDoc {
+            name: "tokens",
+            help: "characters or byte_pairs, learned from the training part",
+        },
+        OptionDoc { name: "vocabulary_size", help: "tokens, for byte_pairs" },
+        OptionDoc {
+            name: "state",
+            help: "fresh: windows begin anywhere, with an empty state; carried: with the state after the \
+                   window before (truncated back-propagation), for recurrent architectures",
+        },
+        OptionDoc {
+            name: "eval_stride",
+            help: "models are evaluated on every n-th window of a split; baselines are measured on all of \
+                   the test split",
+        },
+    ];
 
     fn validate(&self) -> Result<()> {
-        require_count("eval_stride", self.eval_stride, 1, 1000)
+        let [low, high] = BYTE_PAIRS;
+        require_count("vocabulary_size", self.vocabulary_size, low, high)?;
+        require_count("eval_stride", self.eval_stride, 1, 1000)?;
+        if self.state == WindowState::Carried && self.eval_stride != 1 {
+            let message = "must be 1 with carried states: each window goes on from the one before";
+            return Err(Error::option("eval_stride", message));
+        }
+        Ok(())
     }
 }
 
@@ -70,61 +119,24 @@ fn fixed_length(given: &Options) -> Result<Option<usize>> {
 
 fn build(request: &TaskRequest<'_>) -> Result<Box<dyn Task>> {
     let options: TextOptions = options::parse(request.options)?;
-    let path = locate(FILE);
-    let chapters = read(&path)?;
-    Ok(Box::new(Text::new(&chapters, &path, request.length, request.seed, options)?))
+    let corpus = corpus::load(&locate(FILE), &options)?;
+    Ok(Box::new(Text::new(corpus, request.length, request.seed, options)?))
 }
 
-/// The English chapters in order, each verse a line.
-fn read(path: &Path) -> Result<Vec<String>> {
-    let mut chapters: Vec<(String, String)> = Vec::new();
-    for_each_line(path, |number, line| {
-        let columns: Vec<&str> = line.split('\t').collect();
-        let [reference, english, _] = columns[..] else {
-            return Err(format!("{} columns, expected `ref`, `en`, `es`", columns.len()));
-        };
-        if number == 1 {
-            return if (reference, english) == ("ref", "en") {
-                Ok(())
-            } else {
-                Err(format!("header `{line}`, expected `ref`, `en`, `es`"))
-            };
-        }
-        let Some((chapter, _)) = reference.rsplit_once('.') else {
-            return Err(format!("`{reference}` is not book, chapter and verse"));
-        };
-        match chapters.last_mut() {
-            Some((last, text)) if last == chapter => text.push_str(english),
-            _ => chapters.push((chapter.to_owned(), english.to_owned())),
-        }
-        if let Some((_, text)) = chapters.last_mut() {
-            text.push('\n');
-        }
-        Ok(())
-    })?;
-    Ok(chapters.into_iter().map(|(_, text)| text).collect())
-}
-
-/// A text as one sequence of characters, cut by chapters: the last tenth is the test, the twentieth
-/// before it validation.
+/// The next token in windows of a text.
 ///
-/// Training windows begin anywhere. Evaluation windows begin half a window apart and only their second
-/// half is scored (the first window of a split: all of it), so that each character of a split is scored
-/// once, with at least half a window of context, and never with context from another split.
+/// With fresh states, training windows begin anywhere. Evaluation windows begin half a window apart and
+/// only their second half is scored (the first window of a split: all of it), so that each token of a
+/// split is scored once, with at least half a window of context, and never with context from another
+/// split. With carried states, a split is read once from its beginning to its end in rows side by side.
 struct Text {
     length: usize,
     options: TextOptions,
     seed: u64,
-    vocabulary: usize,
-    text: Vec<u32>,
-    train: Range<usize>,
-    validation: Range<usize>,
-    test: Range<usize>,
-    /// Measured when first asked for.
-    baselines: OnceLock<Vec<Baseline>>,
+    corpus: Arc<Corpus>,
 }
 
-/// Characters from `start` on are read; answers before step `scored_from` do not count.
+/// Tokens from `start` on are read; answers before step `scored_from` do not count.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Window {
     start: usize,
@@ -132,49 +144,28 @@ struct Window {
 }
 
 impl Text {
-    fn new(
-        chapters: &[String],
-        path: &Path,
-        length: usize,
-        seed: u64,
-        options: TextOptions,
-    ) -> Result<Self> {
-        let characters: BTreeSet<char> = chapters.iter().flat_map(|text| text.chars()).collect();
-        let characters: Vec<char> = characters.into_iter().collect();
-        if !(2..=ngram::LARGEST_VOCABULARY).contains(&characters.len()) {
-            let message = format!("{} different characters", characters.len());
-            return Err(Error::data(path, 0, message));
-        }
-        let number = |c: char| characters.binary_search(&c).unwrap_or(0) as u32;
-        let text: Vec<u32> = chapters.iter().flat_map(|text| text.chars()).map(number).collect();
-        let mut ends = chapters.iter().scan(0, |end, chapter| {
-            *end += chapter.chars().count();
-            Some(*end)
-        });
-        let mut chapter_from =
-            |share: f64| ends.find(|&end| end as f64 >= share * text.len() as f64);
-        let validation_start = chapter_from(VALIDATION_FROM).unwrap_or(text.len());
-        let test_start = chapter_from(TEST_FROM).unwrap_or(text.len());
-        let (train, validation, test) =
-            (0..validation_start, validation_start..test_start, test_start..text.len());
-        let shortest = [&train, &validation, &test].map(ExactSizeIterator::len).into_iter().min();
-        // A window needs one character more: the answer to its last.
+    fn new(corpus: Arc<Corpus>, length: usize, seed: u64, options: TextOptions) -> Result<Self> {
+        let parts = [&corpus.train, &corpus.validation, &corpus.test];
+        let shortest = parts.map(ExactSizeIterator::len).into_iter().min();
+        // A window needs one token more: the answer to its last.
         let longest = shortest.unwrap_or(0).saturating_sub(1);
         if !(2..=longest).contains(&length) {
             let message = format!(
-                "must lie in 2..={longest} (characters of a window within each split), not {length}"
+                "must lie in 2..={longest} (tokens of a window within each split), not {length}"
             );
             return Err(Error::option("length", message));
         }
-        let vocabulary = characters.len();
-        let baselines = OnceLock::new();
-        Ok(Self { length, options, seed, vocabulary, text, train, validation, test, baselines })
+        Ok(Self { length, options, seed, corpus })
     }
 
-    /// Windows that score each character of a part once, but for its first.
+    fn carries(&self) -> bool {
+        self.options.state == WindowState::Carried
+    }
+
+    /// Windows that score each token of a part once, but for its first.
     fn windows(&self, part: &Range<usize>) -> Vec<Window> {
         let length = self.length;
-        // The answer to the last character of a window must be in the part.
+        // The answer to the last token of a window must be in the part.
         let last = part.end - 1 - length;
         let mut windows = vec![Window { start: part.start, scored_from: 0 }];
         let mut scored = part.start + length;
@@ -187,60 +178,74 @@ impl Text {
         windows
     }
 
-    fn evaluated(&self, split: Split) -> Vec<Window> {
-        let part = match split {
-            // As many windows as validation has, from one fixed place of the training text.
+    /// What a split is evaluated on.
+    fn evaluated(&self, split: Split) -> Range<usize> {
+        match split {
+            // As much as validation has, from one fixed place of the training text.
             Split::Train => {
-                let size = self.validation.len().min(self.train.len());
+                let train = &self.corpus.train;
+                let size = self.corpus.validation.len().min(train.len());
                 let stream = Stream::new(EVALUATION_SEED, "task/text/train_sample");
-                let start = stream.rng().below(self.train.len() - size + 1);
+                let start = train.start + stream.rng().below(train.len() - size + 1);
                 start..start + size
             }
-            Split::Validation => self.validation.clone(),
-            Split::Test => self.test.clone(),
-        };
-        self.windows(&part).into_iter().step_by(self.options.eval_stride).collect()
+            Split::Validation | Split::Test => self.corpus.part(split),
+        }
     }
 
-    fn batch(&self, windows: &[Window]) -> Batch {
-        let mut inputs = Vec::with_capacity(windows.len() * self.length);
-        let mut targets = Vec::with_capacity(windows.len() * self.length);
-        let mut weights = Vec::with_capacity(windows.len() * self.length);
+    /// Windows of `length` tokens.
+    fn batch(&self, windows: &[Window], length: usize, continues: bool) -> Batch {
+        let mut inputs = Vec::with_capacity(windows.len() * length);
+        let mut targets = Vec::with_capacity(windows.len() * length);
+        let mut weights = Vec::with_capacity(windows.len() * length);
+        let tokens = &self.corpus.tokens;
         for window in windows {
-            inputs.extend_from_slice(&self.text[window.start..window.start + self.length]);
-            targets.extend_from_slice(&self.text[window.start + 1..=window.start + self.length]);
+            inputs.extend_from_slice(&tokens[window.start..window.start + length]);
+            targets.extend_from_slice(&tokens[window.start + 1..=window.start + length]);
             let scored = window.scored_from..;
-            weights
-                .extend((0..self.length).map(|step| f32::from(u8::from(scored.contains(&step)))));
+            weights.extend((0..length).map(|step| f32::from(u8::from(scored.contains(&step)))));
         }
         Batch {
             batch_size: windows.len(),
-            seq_len: self.length,
+            seq_len: length,
             inputs: Inputs::Tokens(inputs),
             targets: Targets::Classes(targets),
             weights: weights.contains(&0.0).then_some(weights),
             lengths: None,
+            continues,
         }
     }
 
-    fn measure_baselines(&self) -> Vec<Baseline> {
-        let orders = ORDERS.into_iter().max().unwrap_or(1);
-        let (train, test) = (&self.text[self.train.clone()], &self.text[self.test.clone()]);
-        let bits = ngram::bits_per_symbol(train, test, self.vocabulary, orders);
-        let mut baselines: Vec<Baseline> = ORDERS
-            .into_iter()
-            .zip(bits.iter().flat_map(|bits| ORDERS.map(|order| bits[order - 1])))
-            .map(|(order, value)| Baseline {
-                name: match order {
-                    1 => "frequency of each character".into(),
-                    _ => format!("{order}-gram (Witten-Bell)"),
-                },
-                value,
-                fitted: order > 1,
-            })
-            .collect();
-        baselines.sort_by(|a, b| a.value.total_cmp(&b.value));
-        baselines
+    /// A part from its beginning to its end, in rows.
+    fn carried_evaluation(&self, part: &Range<usize>, batch_size: usize) -> Vec<Batch> {
+        let rows = Rows::new(part, EVALUATION_ROWS);
+        let starts: Vec<(usize, usize)> = (0..rows.count).map(|row| rows.start(row)).collect();
+        let mut batches = Vec::new();
+        for group in starts.chunks(batch_size.max(1)) {
+            for done in (0..rows.steps).step_by(self.length) {
+                let window = |&(start, twice): &(usize, usize)| Window {
+                    start: start + done,
+                    scored_from: twice.saturating_sub(done),
+                };
+                let windows: Vec<Window> = group.iter().map(window).collect();
+                let length = self.length.min(rows.steps - done);
+                batches.push(self.batch(&windows, length, done > 0));
+            }
+        }
+        batches
+    }
+
+    /// The next window of each row of the training text; after its last, another pass begins.
+    fn carried_batch(&self, step: u64, batch_size: usize) -> Batch {
+        let rows = Rows::new(&self.corpus.train, batch_size);
+        let pass = Pass::new(rows.steps, self.length);
+        let (number, window) = (step / pass.windows as u64, (step % pass.windows as u64) as usize);
+        let mut rng = Stream::new(self.seed, "task/text/pass").at(number).rng();
+        let begin = pass.begin(window, &mut rng);
+        let place =
+            |row: usize| Window { start: rows.start(row % rows.count).0 + begin, scored_from: 0 };
+        let windows: Vec<Window> = (0..batch_size).map(place).collect();
+        self.batch(&windows, pass.length, window > 0)
     }
 }
 
@@ -250,11 +255,11 @@ impl Task for Text {
     }
 
     fn input(&self) -> InputKind {
-        InputKind::Tokens { vocabulary: self.vocabulary }
+        InputKind::Tokens { vocabulary: self.corpus.vocabulary.len() }
     }
 
     fn target(&self) -> TargetKind {
-        TargetKind::Classes { classes: self.vocabulary }
+        TargetKind::Classes { classes: self.corpus.vocabulary.len() }
     }
 
     fn readout(&self) -> Readout {
@@ -266,11 +271,11 @@ impl Task for Text {
     }
 
     fn metric(&self) -> Metric {
-        Metric::BitsPerCharacter
+        Metric::BitsPerCharacter { characters: self.corpus.lengths.clone() }
     }
 
     fn baselines(&self) -> Vec<Baseline> {
-        self.baselines.get_or_init(|| self.measure_baselines()).clone()
+        self.corpus.baselines().to_vec()
     }
 
     fn solved_at(&self) -> Option<f64> {
@@ -278,17 +283,35 @@ impl Task for Text {
     }
 
     fn train_batch(&self, step: u64, batch_size: usize) -> Batch {
+        if self.carries() {
+            return self.carried_batch(step, batch_size);
+        }
         let mut rng = Stream::new(self.seed, "task/text/train").at(step).rng();
-        // The last window ends with the answer to its last character.
-        let starts = self.train.len() - self.length;
-        let windows: Vec<Window> =
-            (0..batch_size).map(|_| Window { start: rng.below(starts), scored_from: 0 }).collect();
-        self.batch(&windows)
+        // The last window ends with the answer to its last token.
+        let train = &self.corpus.train;
+        let starts = train.len() - self.length;
+        let mut window = || Window { start: train.start + rng.below(starts), scored_from: 0 };
+        let windows: Vec<Window> = (0..batch_size).map(|_| window()).collect();
+        self.batch(&windows, self.length, false)
     }
 
     fn evaluation(&self, split: Split, batch_size: usize) -> Vec<Batch> {
-        let windows = self.evaluated(split);
-        windows.chunks(batch_size.max(1)).map(|chunk| self.batch(chunk)).collect()
+        let part = self.evaluated(split);
+        if self.carries() {
+            return self.carried_evaluation(&part, batch_size);
+        }
+        let windows: Vec<Window> =
+            self.windows(&part).into_iter().step_by(self.options.eval_stride).collect();
+        let batch = |chunk: &[Window]| self.batch(chunk, self.length, false);
+        windows.chunks(batch_size.max(1)).map(batch).collect()
+    }
+
+    fn carries_state(&self) -> bool {
+        self.carries()
+    }
+
+    fn writing(&self) -> Option<&dyn Writing> {
+        Some(&self.corpus.vocabulary)
     }
 }
 

@@ -147,6 +147,7 @@ impl Generator for Adding {
             targets: Targets::Values(targets),
             weights: None,
             lengths: None,
+            continues: false,
         }
     }
 }

@@ -140,6 +140,7 @@ impl Generator for Copy {
             targets: Targets::Classes(targets),
             weights: None,
             lengths: None,
+            continues: false,
         }
     }
 }

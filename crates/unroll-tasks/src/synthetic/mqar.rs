@@ -209,6 +209,7 @@ impl Generator for Mqar {
             targets: Targets::Classes(targets),
             weights: Some(weights),
             lengths: None,
+            continues: false,
         }
     }
 }

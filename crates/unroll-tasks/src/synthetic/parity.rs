@@ -137,6 +137,7 @@ impl Parity {
             targets: Targets::Classes(targets),
             weights: None,
             lengths: lengths.iter().any(|&length| length < seq_len).then_some(lengths),
+            continues: false,
         }
     }
 }

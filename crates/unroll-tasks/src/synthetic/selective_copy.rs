@@ -120,6 +120,7 @@ impl Generator for SelectiveCopy {
             targets: Targets::Classes(targets),
             weights: Some(weights),
             lengths: None,
+            continues: false,
         }
     }
 }

@@ -85,6 +85,7 @@ impl SmallTask {
             targets,
             weights,
             lengths: self.padded.then_some(lengths),
+            continues: false,
         }
     }
 }

@@ -1,5 +1,9 @@
+use std::path::Path;
+
 use proptest::prelude::*;
 
+use super::corpus::read;
+use super::vocabulary::Vocabulary;
 use super::*;
 use crate::data::file::fixtures;
 
@@ -11,8 +15,30 @@ fn chapters(count: usize, characters: usize) -> Vec<String> {
 }
 
 fn task(length: usize, eval_stride: usize) -> Text {
-    let options = TextOptions { eval_stride };
-    Text::new(&chapters(40, 50), Path::new("text.gz"), length, 1, options).unwrap()
+    of(&chapters(40, 50), length, TextOptions { eval_stride, ..TextOptions::default() }).unwrap()
+}
+
+fn of(chapters: &[String], length: usize, options: TextOptions) -> Result<Text> {
+    let corpus = Corpus::new(chapters, Path::new("text.gz"), &options)?;
+    Text::new(Arc::new(corpus), length, 1, options)
+}
+
+fn carried(length: usize) -> Text {
+    let options = TextOptions { state: WindowState::Carried, ..TextOptions::default() };
+    of(&chapters(40, 50), length, options).unwrap()
+}
+
+/// Inputs and answers of a batch, row by row; an answer that does not count is `None`.
+fn rows(batch: &Batch) -> Vec<(Vec<u32>, Vec<Option<u32>>)> {
+    let (Inputs::Tokens(inputs), Targets::Classes(targets)) = (&batch.inputs, &batch.targets)
+    else {
+        panic!("tokens and classes")
+    };
+    let counts = |at: usize| batch.weights.as_ref().is_none_or(|weights| weights[at] == 1.0);
+    let answers: Vec<Option<u32>> =
+        targets.iter().enumerate().map(|(at, &target)| counts(at).then_some(target)).collect();
+    let inputs = inputs.chunks(batch.seq_len).map(<[u32]>::to_vec);
+    inputs.zip(answers.chunks(batch.seq_len).map(<[_]>::to_vec)).collect()
 }
 
 proptest! {
@@ -20,10 +46,10 @@ proptest! {
     fn each_character_is_scored_once_with_context_of_its_split(length in 2usize..60) {
         let task = task(length, 1);
         prop_assert_eq!(
-            (task.train.clone(), task.validation.clone(), task.test.clone()),
+            (task.corpus.train.clone(), task.corpus.validation.clone(), task.corpus.test.clone()),
             (0..1700, 1700..1800, 1800..2000)
         );
-        for part in [&task.validation, &task.test] {
+        for part in [&task.corpus.validation, &task.corpus.test] {
             let mut scored = Vec::new();
             for window in task.windows(part) {
                 prop_assert!(window.start >= part.start && window.start + length < part.end);
@@ -46,10 +72,98 @@ proptest! {
         for (input, target) in inputs.chunks(length).zip(targets.chunks(length)) {
             prop_assert_eq!(&input[1..], &target[..length - 1]);
             let window = [input, &target[length - 1..]].concat();
-            let found = task.text[task.train.clone()].windows(length + 1).any(|w| w == window);
+            let found = task.corpus.tokens[task.corpus.train.clone()].windows(length + 1).any(|w| w == window);
             prop_assert!(found);
         }
     }
+
+    /// Put together, the windows of a row are one piece of the text, and all rows score each character
+    /// once.
+    #[test]
+    fn carried_windows_go_on_where_the_one_before_ended(
+        length in 2usize..60, batch_size in 1usize..40,
+    ) {
+        let task = carried(length);
+        for split in [Split::Validation, Split::Test] {
+            let mut scored = Vec::new();
+            let mut open: Vec<Vec<u32>> = Vec::new();
+            for batch in task.evaluation(split, batch_size) {
+                prop_assert!(batch.seq_len <= length);
+                if !batch.continues {
+                    open = vec![Vec::new(); batch.batch_size];
+                    scored.extend(vec![Vec::new(); batch.batch_size]);
+                }
+                let first = scored.len() - open.len();
+                for (row, (input, answers)) in rows(&batch).into_iter().enumerate() {
+                    open[row].extend(&input);
+                    let last = answers.last().copied().flatten().expect("the last counts");
+                    let text = [&open[row][..], &[last]].concat();
+                    let part = &task.corpus.tokens[task.corpus.part(split)];
+                    prop_assert!(part.windows(text.len()).any(|window| window == text));
+                    scored[first + row].extend(answers.into_iter().flatten());
+                }
+            }
+            let part = &task.corpus.tokens[task.corpus.part(split)];
+            prop_assert_eq!(scored.concat(), &part[1..]);
+        }
+    }
+
+    #[test]
+    fn carried_training_reads_rows_of_the_text(
+        length in 2usize..60, batch_size in 1usize..40, pass in 0u64..50,
+    ) {
+        let task = carried(length);
+        let train = &task.corpus.tokens[task.corpus.train.clone()];
+        let windows = (0..).take_while(|&step| step == 0 || task.train_batch(step, batch_size).continues);
+        let windows = windows.count() as u64;
+        let mut read = vec![Vec::new(); batch_size];
+        for step in pass * windows..(pass + 1) * windows {
+            let batch = task.train_batch(step, batch_size);
+            prop_assert_eq!(batch.continues, step > pass * windows);
+            for (row, (input, answers)) in rows(&batch).into_iter().enumerate() {
+                read[row].extend(&input);
+                let text = [&read[row][..], &[answers.last().copied().flatten().unwrap()]].concat();
+                prop_assert!(train.windows(text.len()).any(|window| window == text));
+            }
+        }
+        // Nothing but the rest that does not fill a window, and what an offset leaves out, is missed.
+        let all: usize = read.iter().map(Vec::len).sum();
+        prop_assert!(all + batch_size * 2 * length >= train.len() - 1, "{} of {}", all, train.len());
+    }
+
+    #[test]
+    fn byte_pairs_write_the_text_and_count_its_characters(size in 30usize..90) {
+        // Words that come often, and characters of two and three bytes.
+        let chapters: Vec<String> =
+            chapters(40, 20).iter().map(|text| format!("the ñandú — {text} said the\n")).collect();
+        let options =
+            TextOptions { tokens: Tokens::BytePairs, vocabulary_size: size, ..TextOptions::default() };
+        let task = of(&chapters, 8, options).unwrap();
+        let Corpus { vocabulary, tokens, lengths, train, .. } = &*task.corpus;
+        prop_assert_eq!(vocabulary.len(), size);
+        prop_assert_eq!(vocabulary.decode(tokens), chapters.concat());
+        let lengths = lengths.as_ref().unwrap();
+        let characters: u32 = tokens.iter().map(|&token| lengths[token as usize]).sum();
+        prop_assert_eq!(characters as usize, chapters.concat().chars().count());
+        prop_assert!(train.len() < chapters[..34].concat().chars().count(), "pairs are longer");
+        prop_assert!(vocabulary.encode("a€b").is_err());
+        let made = Vocabulary::byte_pairs(&chapters, &chapters[..34], size).unwrap();
+        prop_assert_eq!(&made.encode(&chapters.concat()).unwrap(), tokens, "learned again");
+    }
+}
+
+#[test]
+fn sizes_that_cannot_be_are_errors() {
+    let byte_pairs = |vocabulary_size| {
+        let tokens = Tokens::BytePairs;
+        let options = TextOptions { tokens, vocabulary_size, ..TextOptions::default() };
+        of(&chapters(40, 50), 8, options).err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    assert!(byte_pairs(5).contains("must be at least 20"), "{}", byte_pairs(5));
+    assert!(byte_pairs(60_000).contains("byte pairs that occur twice"), "{}", byte_pairs(60_000));
+    let both =
+        TextOptions { state: WindowState::Carried, eval_stride: 2, ..TextOptions::default() };
+    assert!(both.validate().is_err());
 }
 
 #[test]
@@ -69,7 +183,7 @@ fn chapters_are_read_in_order_verse_by_verse() {
         assert!(matches!(error, Error::Data { line: l, .. } if l == line), "{error}");
         assert!(error.to_string().contains(message), "{error}");
     }
-    let empty = Text::new(&[], Path::new("text.gz"), 10, 1, TextOptions::default());
+    let empty = of(&[], 10, TextOptions::default());
     assert!(matches!(empty.err(), Some(Error::Data { .. })));
 }
 
@@ -78,12 +192,14 @@ fn chapters_are_read_in_order_verse_by_verse() {
 #[test]
 fn the_bundled_text_has_its_known_size_and_baselines() {
     let path = locate(FILE);
-    let text = Text::new(&read(&path).unwrap(), &path, 128, 0, TextOptions::default()).unwrap();
-    assert_eq!((text.text.len(), text.vocabulary), (3_863_309, 67));
-    assert!((text.test.len() as f64 / text.text.len() as f64 - 0.1).abs() < 0.002);
+    let text = of(&read(&path).unwrap(), 128, TextOptions::default()).unwrap();
+    let all = text.corpus.tokens.len();
+    assert_eq!((all, text.corpus.vocabulary.len()), (3_863_309, 67));
+    assert!((text.corpus.test.len() as f64 / all as f64 - 0.1).abs() < 0.002);
     let found: Vec<(String, f64)> =
         text.baselines().into_iter().map(|b| (b.name, (b.value * 100.0).round() / 100.0)).collect();
     let expected = [
+        ("bzip2 on the test text", 1.97),
         ("6-gram (Witten-Bell)", 1.99),
         ("5-gram (Witten-Bell)", 2.01),
         ("3-gram (Witten-Bell)", 2.73),

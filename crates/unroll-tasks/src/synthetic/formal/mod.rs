@@ -219,6 +219,7 @@ impl<L: Language> Strings<L> {
                 targets: Targets::Classes(examples.iter().flat_map(|(_, y)| y.clone()).collect()),
                 weights: None,
                 lengths: padded.then_some(steps),
+                continues: false,
             };
         };
         let (mut inputs, mut targets, mut weights) = (Vec::new(), Vec::new(), Vec::new());
@@ -236,6 +237,7 @@ impl<L: Language> Strings<L> {
             targets: Targets::Classes(targets),
             weights: Some(weights),
             lengths: padded.then_some(steps),
+            continues: false,
         }
     }
 }
