@@ -59,6 +59,11 @@ impl State {
         self.tensors.iter().map(|t| t.tensor.elem_count()).sum()
     }
 
+    /// Whether it grows with each step.
+    pub fn grows(&self) -> bool {
+        self.tensors.iter().any(|one| one.time_axis.is_some())
+    }
+
     /// The state cut off from the graph: truncated back-propagation, streaming.
     #[must_use]
     pub fn detach(&self) -> Self {

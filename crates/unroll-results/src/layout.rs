@@ -18,6 +18,8 @@ pub const EVENTS: &str = "events";
 pub const CLAIMS: &str = "claims";
 /// Trials that have begun: `checkpoints/<id>.checkpoint`.
 pub const CHECKPOINTS: &str = "checkpoints";
+/// Weights after training, where they are kept: `weights/<id>.safetensors`.
+pub const WEIGHTS: &str = "weights";
 /// Second results of a trial with other bits than the first: `conflicts/<id>-<fingerprint>.json`.
 pub const CONFLICTS: &str = "conflicts";
 /// Files that could not be read, moved out of the way.

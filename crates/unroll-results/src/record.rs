@@ -155,6 +155,10 @@ pub struct Trace {
     pub every: u64,
     /// Hashes after `every`, `2 * every`, ... steps: 16 hexadecimal digits of BLAKE3 over the weights.
     pub weights: Vec<String>,
+    /// 32 digits of the hash of the last weights, as a safetensors file without metadata: what is kept of
+    /// them on disk is that file. Records of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<String>,
 }
 
 /// A cell of the sweep.

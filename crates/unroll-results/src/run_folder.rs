@@ -223,6 +223,7 @@ pub fn merge(dirs: &[PathBuf], out: &Path) -> Result<Merged> {
         if fs::read(&path).ok().as_ref() != Some(bytes) {
             files::write(&path, bytes)?;
         }
+        merge_weights(&sources, out, &trial.id)?;
         for (_, other, bytes) in found.iter().filter(|(f, other, _)| !f && other != fingerprint) {
             if !failed {
                 let name = format!("{}-{}", trial.id, &other[..8]);
@@ -245,6 +246,25 @@ pub fn merge(dirs: &[PathBuf], out: &Path) -> Result<Merged> {
     manifest.write(out)?;
     merged.conflicts.dedup();
     Ok(merged)
+}
+
+/// Copies the weights that the merged record of a trial names, if some folder has kept them.
+fn merge_weights(sources: &BTreeSet<&Path>, out: &Path, trial: &str) -> Result<()> {
+    let record = store::find(out, trial)?;
+    let Some(hash) = record.and_then(|record| record.trace).and_then(|trace| trace.last) else {
+        return Ok(());
+    };
+    let target = layout::file_of(out, layout::WEIGHTS, trial, "safetensors")?;
+    for &dir in sources.iter().filter(|dir| **dir != out) {
+        let source = layout::file_of(dir, layout::WEIGHTS, trial, "safetensors")?;
+        if let Ok(bytes) = fs::read(source)
+            && canonical::hash_bytes(&bytes) == hash
+        {
+            files::create_dir(&out.join(layout::WEIGHTS))?;
+            return files::write(&target, &bytes);
+        }
+    }
+    Ok(())
 }
 
 /// Copies the files of a folder; one whose name is taken by other bytes gets a name of its own.
@@ -332,6 +352,7 @@ pub fn verify(dir: &Path) -> Result<Verified> {
     }
     verified.environments = environments.len();
     logs(dir, &fingerprints, &mut verified)?;
+    weights(dir, &mut verified)?;
     leftovers(dir, &mut verified)?;
     if verified.problems.is_empty() {
         tables(dir, &manifest, &mut verified)?;
@@ -362,6 +383,24 @@ fn logs(
                     "trial {trial} had other results in {path}: the same trial gave other bits"
                 ));
             }
+        }
+    }
+    Ok(())
+}
+
+/// Whether kept weights are those that the records were measured with.
+fn weights(dir: &Path, verified: &mut Verified) -> Result<()> {
+    for trial in files::stems(&dir.join(layout::WEIGHTS), "safetensors")? {
+        let path = layout::file_of(dir, layout::WEIGHTS, &trial, "safetensors")?;
+        let name = path.display();
+        let trace = store::find(dir, &trial).ok().flatten().and_then(|record| record.trace);
+        let Some(hash) = trace.and_then(|trace| trace.last) else {
+            verified.notes.push(format!("{name}: there is no record that says what they are"));
+            continue;
+        };
+        let bytes = fs::read(&path).map_err(|error| Error::io(&path, error))?;
+        if canonical::hash_bytes(&bytes) != hash {
+            verified.problems.push(format!("{name}: not the weights of the trial's record"));
         }
     }
     Ok(())

@@ -67,7 +67,7 @@ pub(crate) fn quality(series: &str, length: usize, seed: u64, test: f64) -> Tria
         attention: Vec::new(),
         alignments: Vec::new(),
         theory: Vec::new(),
-        trace: Some(Trace { every: 10, weights: vec!["0f".into(), "1e".into()] }),
+        trace: Some(Trace { every: 10, weights: vec!["0f".into(), "1e".into()], last: None }),
         throughput: Vec::new(),
         timing: Timing {
             wall_s: 3.0,

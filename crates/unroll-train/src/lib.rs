@@ -32,6 +32,7 @@ pub mod evaluate;
 pub mod loss;
 pub mod model;
 pub mod optim;
+pub mod sample;
 pub mod schedule;
 pub mod train;
 
@@ -44,6 +45,7 @@ pub use error::{Error, Result};
 pub use evaluate::{Evaluation, MetricTotals, evaluate, reaches};
 pub use model::{InputLayer, TaskModel, TaskShape, body_input_size, model_cost};
 pub use optim::{Optimizer, OptimizerKind, OptimizerState};
+pub use sample::{Sampling, sample};
 pub use schedule::{Schedule, ScheduleKind};
 pub use train::{
     CurvePoint, Ending, Observer, Progress, ThresholdReached, TrainOutcome, Trainer, WeightTrace,

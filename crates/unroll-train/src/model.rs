@@ -3,6 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 use serde_json::{Map, Value};
 use unroll_core::architecture::Architecture;
+use unroll_core::model::last_step;
 use unroll_core::pair::{Encoded, PairArgs};
 use unroll_core::{
     BuildContext, Cost, Error as ModelError, Form, ForwardArgs, Lengths, Mode, PairModel,
@@ -572,8 +573,8 @@ impl TaskModel {
         mode: Mode<'_>,
     ) -> Result<(Tensor, State)> {
         let body = self.body()?;
-        let grows = |state: &State| state.tensors().iter().any(|one| one.time_axis.is_some());
-        if !body.is_causal() || self.shape.readout == Readout::Last || grows(&body.zero_state(1)?) {
+        let grows = body.zero_state(1)?.grows();
+        if !body.is_causal() || self.shape.readout == Readout::Last || grows {
             return Err(Error::Model(ModelError::Unsupported(
                 "a state can be carried from window to window by causal models whose state has a fixed \
                  size: recurrent ones that are not bidirectional"
@@ -585,6 +586,42 @@ impl TaskModel {
         let args = ForwardArgs { lengths, state, mode, form, ..ForwardArgs::new(&input) };
         let after = body.forward(&args)?;
         Ok((self.head(&answered(batch, &after.output)?)?, after.state.detach()))
+    }
+
+    /// Logits of what follows `tokens`, which are read from `state` on, and the state after them.
+    pub(crate) fn logits_after(
+        &self,
+        tokens: &[u32],
+        state: Option<&State>,
+    ) -> Result<(Vec<f64>, State)> {
+        let body = self.body()?;
+        let device = self.device();
+        let index = Tensor::from_slice(tokens, (1, tokens.len()), device)?;
+        let input = match (&self.embedding, self.input) {
+            (Some(embedding), _) => look_up(embedding, &index)?,
+            (None, InputLayer::OneHot { vocabulary }) => {
+                let identity = Tensor::eye(vocabulary, self.dtype(), device)?;
+                look_up(&identity, &index)?
+            }
+            (None, _) => {
+                return Err(Error::Model(ModelError::Unsupported(
+                    "the inputs are no tokens".into(),
+                )));
+            }
+        };
+        let (hidden, after) = match (state, tokens) {
+            (Some(state), [_]) => body.step(&input.squeeze(1)?, state)?,
+            _ => {
+                let after = body.forward(&ForwardArgs {
+                    state,
+                    form: self.form,
+                    ..ForwardArgs::new(&input)
+                })?;
+                (last_step(&after.output, None)?, after.state)
+            }
+        };
+        let logits = self.head(&hidden)?.squeeze(0)?.to_dtype(DType::F64)?;
+        Ok((logits.to_vec1()?, after.detach()))
     }
 
     fn head(&self, hidden: &Tensor) -> Result<Tensor> {

@@ -81,7 +81,7 @@ impl Task for Windows {
     fn train_batch(&self, step: u64, batch_size: usize) -> Batch {
         let windows = ROW.div_ceil(self.length);
         let (pass, window) = (step as usize / windows, step as usize % windows);
-        let stream = Stream::new(1, "windows/train").at(pass as u64).child("rows");
+        let stream = Stream::new(1, format!("windows/train/{pass}"));
         self.window(&stream, 0..batch_size, window * self.length)
     }
 

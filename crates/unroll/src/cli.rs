@@ -56,6 +56,11 @@ pub enum Command {
         unroll replay results/quickstart 3fa8\n\n\
         Exit code 5 when a trial gives other results.")]
     Replay(ReplayArgs),
+    /// Let a trained language model write
+    #[command(after_help = "Example:\n  unroll run experiments/text.toml\n  \
+        unroll sample results/text --prompt 'In the beginning' --temperature 0.8 --top-p 0.95\n\n\
+        The run must have kept its weights: `keep_weights = true` in the file, or --keep-weights.")]
+    Sample(SampleArgs),
     /// Check hashes, schemas and completeness of a result folder
     #[command(after_help = "Example:\n  unroll verify results/quickstart\n\n\
         Exit code 1 when something is wrong, 7 when trials are missing.")]
@@ -133,6 +138,10 @@ pub struct RunArgs {
     /// Seconds between two checkpoints of a trial
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub checkpoint_every: Duration,
+    /// Keep the weights of trained models as weights/ID.safetensors, also without `keep_weights = true` in
+    /// the file
+    #[arg(long)]
+    pub keep_weights: bool,
     /// End the run at the first failed trial
     #[arg(long, conflicts_with = "keep_going")]
     pub fail_fast: bool,
@@ -188,6 +197,42 @@ pub struct ReplayArgs {
     pub dir: PathBuf,
     /// Beginning of a trial's id [default: all trials]
     pub trial: Option<String>,
+    /// Threads [default: all cores]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub threads: Option<u32>,
+    /// Print as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `unroll sample`.
+#[derive(Debug, Args)]
+pub struct SampleArgs {
+    /// Result folder
+    pub dir: PathBuf,
+    /// Beginning of a trial's id [default: the trial that is best on the validation split]
+    pub trial: Option<String>,
+    /// What is gone on from
+    #[arg(long, default_value = "\n", hide_default_value = true)]
+    pub prompt: String,
+    /// Tokens to write
+    #[arg(long, default_value_t = 300)]
+    pub length: usize,
+    /// Divides the logits: 0 always takes the likeliest token, 1 draws as the model says
+    #[arg(long, default_value_t = 1.0)]
+    pub temperature: f64,
+    /// Draw among the likeliest tokens that together have this probability
+    #[arg(long, default_value_t = 1.0)]
+    pub top_p: f64,
+    /// Seed of the draws
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Texts to write, each with draws of its own
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub count: u32,
+    /// Steps that models see whose state grows with each step [default: the length they were trained at]
+    #[arg(long, value_name = "STEPS")]
+    pub context: Option<usize>,
     /// Threads [default: all cores]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub threads: Option<u32>,

@@ -24,14 +24,14 @@ use crate::bench::{counts, outputs};
 use crate::cli::{
     AbArgs, BenchCommand, Cli, Command, CompareArgs, CountsArgs, EvalArgs, ExportArgs, GateArgs,
     LayerArgs, ListArgs, MergeArgs, ModeArg, PlanArgs, ProfileArg, ReplayArgs, ReportArgs,
-    RetryArg, RunArgs, SlurmArgs, StatusArgs, SubmitCommand, VerifyArgs,
+    RetryArg, RunArgs, SampleArgs, SlurmArgs, StatusArgs, SubmitCommand, VerifyArgs,
 };
 use crate::experiment::{Plan, Trial};
 use crate::gate::{self, Finding};
 use crate::progress::{Display, Progress, Silent};
 use crate::replay::{self, ReplayError, Replayed, Verdict};
 use crate::run::{self, RunError, RunOptions, RunOutcome};
-use crate::{bench, device, environment, eval, exit, list, report, share, slurm};
+use crate::{bench, device, environment, eval, exit, list, report, sample, share, slurm};
 
 /// What ends a command early: the exit code and what to print.
 struct Failure(u8, miette::Report);
@@ -88,6 +88,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Status(args) => status(&args),
         Command::Merge(args) => merge(&args),
         Command::Replay(args) => replay(&args),
+        Command::Sample(args) => sample(&args),
         Command::Verify(args) => verify(&args),
         Command::Submit(args) => match args.command {
             SubmitCommand::Slurm(args) => submit_slurm(&args),
@@ -175,6 +176,7 @@ fn run_experiment(args: &RunArgs) -> Outcome {
         retry_failed: args.retry == Some(RetryArg::Failed),
         fail_fast: args.fail_fast,
         checkpoint_every: args.checkpoint_every,
+        keep_weights: args.keep_weights || plan.experiment.keep_weights,
         command: command_line(),
     };
     let interrupt = interrupt_flag()?;
@@ -233,6 +235,7 @@ fn run_gate(args: &GateArgs) -> Outcome {
         retry_failed: true,
         fail_fast: false,
         checkpoint_every: std::time::Duration::from_secs(60),
+        keep_weights: plan.experiment.keep_weights,
         command: command_line(),
     };
     let interrupt = interrupt_flag()?;
@@ -575,6 +578,37 @@ fn verify(args: &VerifyArgs) -> Outcome {
         (_, 1..) => exit::INCOMPLETE,
         _ => exit::OK,
     })
+}
+
+fn sample(args: &SampleArgs) -> Outcome {
+    let writer = sample::Writer::open(&args.dir, args.trial.as_deref()).usage()?;
+    let threads = args.threads.map_or_else(environment::cores, |threads| threads as usize);
+    let request = sample::Request {
+        prompt: &args.prompt,
+        length: args.length,
+        temperature: args.temperature,
+        top_p: args.top_p,
+        context: args.context,
+    };
+    let mut texts = Vec::new();
+    for number in 0..args.count {
+        let mut tell = |text: &str| {
+            // Shown while it is written; a closed pipe shows in the next print.
+            if !args.json && std::io::stdout().write_all(text.as_bytes()).is_ok() {
+                std::io::stdout().flush().ok();
+            }
+        };
+        tell(&args.prompt);
+        let seed = (args.seed, number);
+        let pool = thread_pool(threads)?;
+        let text = pool.install(|| writer.write(&request, seed, &mut tell)).usage()?;
+        tell(if number + 1 < args.count { "\n\n" } else { "\n" });
+        texts.push(text);
+    }
+    if args.json {
+        print_json(&json!({ "trial": writer.trial(), "prompt": args.prompt, "texts": texts }))?;
+    }
+    Ok(exit::OK)
 }
 
 fn submit_slurm(args: &SlurmArgs) -> Outcome {

@@ -20,6 +20,7 @@ pub mod registry;
 pub mod replay;
 pub mod report;
 pub mod run;
+pub mod sample;
 pub mod share;
 pub mod slurm;
 pub mod theory;

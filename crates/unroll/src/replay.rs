@@ -164,7 +164,13 @@ pub fn replay(
     let because = elsewhere(dir, recorded, &here);
     let device = device::open(&trial.device).map_err(ReplayError::Device)?;
     let id = here.id();
-    let surroundings = Surroundings { progress, interrupt, checkpoints: None, environment: &id };
+    let surroundings = Surroundings {
+        progress,
+        interrupt,
+        checkpoints: None,
+        keep_weights: None,
+        environment: &id,
+    };
     let verdict = match trial::run(trial, &device, surroundings) {
         Outcome::Paused(_) => Verdict::Interrupted,
         Outcome::Ended(replayed) => {

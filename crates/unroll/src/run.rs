@@ -116,6 +116,8 @@ pub struct RunOptions {
     pub fail_fast: bool,
     /// Time between two checkpoints of a trial.
     pub checkpoint_every: Duration,
+    /// Whether the weights of trained models are kept.
+    pub keep_weights: bool,
     /// The command that the user gave, for the log and the report.
     pub command: String,
 }
@@ -604,6 +606,7 @@ impl Shared<'_> {
             progress: &self.progress,
             interrupt: self.interrupt,
             checkpoints: Some(&self.checkpoints),
+            keep_weights: self.options.keep_weights.then_some(&self.folder.dir),
             environment: &self.folder.environment,
         };
         let id = || trial.id.clone();

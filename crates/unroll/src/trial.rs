@@ -2,16 +2,18 @@
 
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use candle_core::{DType, Device};
+use unroll_core::weights::export;
 use unroll_core::{Architecture, BuildContext, Stream};
-use unroll_results::TrialRecord;
 use unroll_results::record::{
     self, Alignment, BaselineValue, Better, CurvePoint, LengthEvaluation, ModelCost, OtherMetric,
     Quality, Status, Timing, Trace, TrialKind,
 };
+use unroll_results::{TrialRecord, canonical, files, layout};
 use unroll_tasks::{Inputs, Split, Task, TaskRequest};
 use unroll_train::{
     Ending, TaskModel, TrainConfig, TrainOutcome, Trainer, attention_along, decode,
@@ -62,6 +64,8 @@ pub struct Surroundings<'a> {
     pub interrupt: &'a AtomicBool,
     /// Where it goes on from and can be put down, if anywhere.
     pub checkpoints: Option<&'a Checkpoints<'a>>,
+    /// The result folder that keeps the weights of trained models, if one does.
+    pub keep_weights: Option<&'a Path>,
     /// Id of the environment.
     pub environment: &'a str,
 }
@@ -360,6 +364,19 @@ impl Runner<'_> {
         }
     }
 
+    /// The trial's results do not depend on it: a full disk must not end the trial.
+    fn keep_weights(&self, weights: &[u8]) {
+        let Some(dir) = self.surroundings.keep_weights else { return };
+        let keep = || -> unroll_results::Result<()> {
+            let path = layout::file_of(dir, layout::WEIGHTS, &self.trial.id, "safetensors")?;
+            files::create_dir(&dir.join(layout::WEIGHTS))?;
+            files::write(&path, weights)
+        };
+        if let Err(error) = keep() {
+            self.surroundings.progress.note(&format!("the weights could not be kept: {error}"));
+        }
+    }
+
     fn quality(
         &mut self,
         model: &TaskModel,
@@ -374,8 +391,15 @@ impl Runner<'_> {
         if let Ending::Diverged { step } = outcome.ending {
             record.status = Status::Diverged { step };
         }
-        record.trace =
-            Some(Trace { every: outcome.trace.every, weights: outcome.trace.hashes.clone() });
+        let weights = export(model.parameters()).to_bytes()?;
+        record.trace = Some(Trace {
+            every: outcome.trace.every,
+            weights: outcome.trace.hashes.clone(),
+            last: Some(canonical::hash_bytes(&weights)),
+        });
+        if matches!(record.status, Status::Finished {}) {
+            self.keep_weights(&weights);
+        }
         record.timing.train_s = outcome.seconds;
         record.timing.seconds_to_threshold = outcome.threshold.map(|reached| reached.seconds);
         record.curve = outcome

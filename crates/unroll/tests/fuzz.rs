@@ -168,6 +168,7 @@ static RECORD: LazyLock<TrialRecord> = LazyLock::new(|| {
         progress: &Silent,
         interrupt: &AtomicBool::new(false),
         checkpoints: None,
+        keep_weights: None,
         environment: "none",
     };
     match trial::run(&plan.trials[0], &candle_core::Device::Cpu, surroundings) {

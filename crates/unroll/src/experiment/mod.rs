@@ -66,6 +66,9 @@ pub struct Experiment {
     /// Settings that differ in some cells of the sweep.
     #[serde(default, rename = "override")]
     pub overrides: Vec<Override>,
+    /// Whether the weights after training are kept, for `unroll sample` and other uses.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keep_weights: bool,
     /// Cells of the sweep that are left out: axis (or `measure`) to its value, or to a list of values,
     /// all of which hold there.
     #[serde(default)]

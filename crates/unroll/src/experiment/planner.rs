@@ -323,6 +323,7 @@ impl Planner {
             resolve(architecture, Some(size))
         })();
         let options = matched.map_err(|error| self.model_error(&error, architecture))?;
+        self.can_carry(architecture, &options, task.as_ref())?;
         let cost = unroll_train::model_cost(architecture, &options, task.as_ref(), batch_size)
             .map_err(|error| self.model_error(&error, architecture))?;
         let number = |key: &str| options.get(key).and_then(Value::as_u64).unwrap_or(1) as usize;
@@ -442,6 +443,28 @@ impl Planner {
             return Err(self.document.error(&path(&["measure"]), message));
         }
         Ok(())
+    }
+
+    /// States are carried from batch to batch by recurrent models that read forward.
+    fn can_carry(
+        &self,
+        architecture: &dyn Architecture,
+        options: &Map<String, Value>,
+        task: &dyn Task,
+    ) -> Result<()> {
+        let backward = options.get("bidirectional") == Some(&Value::Bool(true));
+        if !task.carries_state() || architecture.family() == Family::Recurrent && !backward {
+            return Ok(());
+        }
+        let arch = architecture.name();
+        let why =
+            if backward { "reads backward too" } else { "has a state that grows with each step" };
+        let message = format!(
+            "`{arch}` {why}: it cannot carry a state from window to window of `{}`. Take rnn, gru or lstm, \
+             or task.{0}.state = \"fresh\"",
+            task.name()
+        );
+        Err(self.document.error(&self.axis_value("arch", &arch.into()), message))
     }
 
     /// Options under `[model]`: each must be known to some architecture. One that the sweep leaves out

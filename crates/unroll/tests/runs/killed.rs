@@ -152,6 +152,7 @@ fn failing_fast_and_going_on_both_leave_a_run_that_can_be_resumed() {
             shard: None,
             retry_failed: false,
             fail_fast,
+            keep_weights: false,
             checkpoint_every: Duration::from_secs(60),
             command: "a test".into(),
         };
