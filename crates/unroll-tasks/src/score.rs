@@ -88,6 +88,8 @@ impl Score {
                 scale * mean
             }
             Metric::BitsPerCharacter { .. } => mean / LN_2,
+            // Not of every number: the terms refuse it.
+            Metric::RootMeanSquaredErrorAt { .. } => f64::NAN,
             Metric::MeanSquaredError
             | Metric::Accuracy
             | Metric::CrossEntropy

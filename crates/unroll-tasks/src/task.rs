@@ -147,6 +147,16 @@ pub enum Metric {
         /// Unit of the target.
         unit: &'static str,
     },
+    /// Root mean squared error of each sequence's last number: of several hours that are forecast, so many
+    /// hours ahead.
+    RootMeanSquaredErrorAt {
+        /// Hours ahead.
+        hours: usize,
+        /// Standard deviation that the target was divided by.
+        scale: f64,
+        /// Unit of the target.
+        unit: &'static str,
+    },
     /// Mean absolute error in the target's own unit.
     MeanAbsoluteError {
         /// Standard deviation that the target was divided by.
@@ -194,6 +204,9 @@ impl Metric {
             Self::MeanSquaredError => "MSE".into(),
             Self::RootMeanSquaredError { unit: "", .. } => "RMSE".into(),
             Self::RootMeanSquaredError { unit, .. } => format!("RMSE ({unit})"),
+            Self::RootMeanSquaredErrorAt { hours, unit, .. } => {
+                format!("RMSE at {hours} h ({unit})")
+            }
             Self::MeanAbsoluteError { unit, .. } => format!("MAE ({unit})"),
             Self::MeanAbsoluteScaledError { .. } => "MASE".into(),
             Self::BitsPerCharacter { .. } => "bits per character".into(),
@@ -275,6 +288,17 @@ pub trait Task: Send + Sync {
         false
     }
 
+    /// Which inputs of evaluation batches are the model's own answers, in tasks where it goes on from them.
+    /// In training they are the right ones.
+    fn own_answers(&self) -> Option<OwnAnswers> {
+        None
+    }
+
+    /// Whether the right answer to a step is an input of a later one: models that see ahead would read it.
+    fn answers_are_inputs(&self) -> bool {
+        self.own_answers().is_some()
+    }
+
     /// Tokens as text, for tasks whose tokens are a text.
     fn writing(&self) -> Option<&dyn Writing> {
         None
@@ -293,6 +317,15 @@ pub trait Task: Send + Sync {
         }
         self.evaluation(split, count).into_iter().next()
     }
+}
+
+/// Inputs that are a model's own answers: each answer, at every step, is an input of the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OwnAnswers {
+    /// The first step with such an input.
+    pub from: usize,
+    /// Which feature it is.
+    pub feature: usize,
 }
 
 /// Text as the tokens of a task, and back.

@@ -34,6 +34,8 @@ pub struct MetricTotals {
     right: f64,
     absolute: f64,
     characters: f64,
+    /// Squared errors of each sequence's last number, and how many.
+    last: [f64; 2],
     weight: f64,
 }
 
@@ -48,6 +50,7 @@ impl MetricTotals {
             TargetKind::Values { .. } => {
                 matches!(metric, Metric::MeanSquaredError | Metric::RootMeanSquaredError { .. })
                     || is_absolute(metric)
+                    || is_of_last(metric)
             }
             TargetKind::Classes { .. } => {
                 matches!(
@@ -63,7 +66,7 @@ impl MetricTotals {
             });
         }
         let (loss, right, absolute, characters, weight) = (0.0, 0.0, 0.0, 0.0, 0.0);
-        Ok(Self { metric, others, loss, right, absolute, characters, weight })
+        Ok(Self { metric, others, loss, right, absolute, characters, last: [0.0; 2], weight })
     }
 
     /// Takes in the answers `(N, O)` to a batch.
@@ -81,6 +84,15 @@ impl MetricTotals {
             let errors = (answers - values)?.abs()?.mean(D::Minus1)?.to_dtype(DType::F64)?;
             for (error, weight) in errors.to_vec1::<f64>()?.into_iter().zip(&batch.weights) {
                 self.absolute += weight * error;
+            }
+        }
+        if let (TensorTargets::Values(values), true) = (&batch.targets, self.wants(is_of_last)) {
+            let squares: Vec<f64> =
+                (answers - values)?.sqr()?.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?;
+            let each = squares.len() / batch.input.dim(0)?.max(1);
+            for last in squares.chunks_exact(each.max(1)).filter_map(<[f64]>::last) {
+                self.last[0] += last;
+                self.last[1] += 1.0;
             }
         }
         if let (
@@ -124,6 +136,9 @@ impl MetricTotals {
         match metric {
             Metric::MeanSquaredError | Metric::CrossEntropy => loss,
             Metric::RootMeanSquaredError { scale, .. } => scale * loss.sqrt(),
+            Metric::RootMeanSquaredErrorAt { scale, .. } => {
+                scale * (self.last[0] / self.last[1]).sqrt()
+            }
             Metric::MeanAbsoluteError { scale, .. } | Metric::MeanAbsoluteScaledError { scale } => {
                 scale * self.absolute / self.weight
             }
@@ -141,6 +156,11 @@ impl MetricTotals {
 /// Whether a metric is made of absolute errors, which the loss does not tell.
 fn is_absolute(metric: &Metric) -> bool {
     matches!(metric, Metric::MeanAbsoluteError { .. } | Metric::MeanAbsoluteScaledError { .. })
+}
+
+/// Whether a metric is of the last number of each sequence.
+fn is_of_last(metric: &Metric) -> bool {
+    matches!(metric, Metric::RootMeanSquaredErrorAt { .. })
 }
 
 /// Metric and loss of a model on a split, without dropout. For another length than the trained one
@@ -182,7 +202,9 @@ fn evaluate_with(
     let mut state = None;
     for batch in batches {
         let tensors = model.tensors(batch)?;
-        let answers = if task.carries_state() {
+        let answers = if let Some(own) = task.own_answers() {
+            model.forward_on_own(&tensors, own)?
+        } else if task.carries_state() {
             let before = state.filter(|_| batch.continues);
             let (answers, after) = model.forward_from(&tensors, before.as_ref(), Mode::Eval)?;
             state = Some(after);

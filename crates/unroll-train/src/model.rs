@@ -9,7 +9,7 @@ use unroll_core::{
     BuildContext, Cost, Error as ModelError, Form, ForwardArgs, Lengths, Mode, PairModel,
     ParameterSet, Role, SequenceModel, State, cost, ops,
 };
-use unroll_tasks::{Batch, InputKind, Readout, TargetKind, Task};
+use unroll_tasks::{Batch, InputKind, OwnAnswers, Readout, TargetKind, Task};
 
 use crate::batch::{self, TensorBatch};
 use crate::{Error, Result};
@@ -586,6 +586,54 @@ impl TaskModel {
         let args = ForwardArgs { lengths, state, mode, form, ..ForwardArgs::new(&input) };
         let after = body.forward(&args)?;
         Ok((self.head(&answered(batch, &after.output)?)?, after.state.detach()))
+    }
+
+    /// The answers of a model that goes on from its own: from a step on, one of its inputs is its answer to
+    /// the step before. Without dropout.
+    ///
+    /// # Errors
+    /// When the batch does not fit; [`unroll_core::Error::Unsupported`] for models that look ahead.
+    pub fn forward_on_own(&self, batch: &TensorBatch, own: OwnAnswers) -> Result<Tensor> {
+        let body = self.body()?;
+        let (_, steps, features) = batch.input.dims3()?;
+        let OwnAnswers { from, feature } = own;
+        if !(1..=steps).contains(&from) || feature >= features || batch.lengths.is_some() {
+            return Err(Error::Batch {
+                task: self.shape.name.clone(),
+                message: format!(
+                    "no answers go into feature {feature} of {features} from step {from}"
+                ),
+            });
+        }
+        if !body.is_causal() {
+            return Err(Error::Model(ModelError::Unsupported(
+                "a model that looks ahead cannot go on from its own answers: causal = true, or no \
+                 bidirectional layers"
+                    .into(),
+            )));
+        }
+        let known = batch.input.narrow(1, 0, from)?.contiguous()?;
+        let read = body.forward(&ForwardArgs { form: self.form, ..ForwardArgs::new(&known) })?;
+        let (sequences, _, hidden) = read.output.dims3()?;
+        let mut state = read.state.detach();
+        let rows = self.head(&read.output.reshape((sequences * from, hidden))?)?.detach();
+        let first = rows.reshape((sequences, from, ()))?;
+        let mut latest = first.narrow(1, from - 1, 1)?.squeeze(1)?;
+        let mut answers = vec![first];
+        for step in from..steps {
+            let given = batch.input.narrow(1, step, 1)?.squeeze(1)?;
+            // candle does not join tensors without elements.
+            let other = |begin: usize, end: usize| -> Result<Option<Tensor>> {
+                Ok(if begin < end { Some(given.narrow(1, begin, end - begin)?) } else { None })
+            };
+            let parts = [other(0, feature)?, Some(latest), other(feature + 1, features)?];
+            let input = Tensor::cat(&parts.into_iter().flatten().collect::<Vec<_>>(), 1)?;
+            let (output, next) = body.step(&input, &state)?;
+            latest = self.head(&output)?.detach();
+            state = next.detach();
+            answers.push(latest.unsqueeze(1)?);
+        }
+        answered(batch, &Tensor::cat(&answers, 1)?)
     }
 
     /// Logits of what follows `tokens`, which are read from `state` on, and the state after them.

@@ -293,3 +293,65 @@ fn further_metrics_are_the_metrics_of_the_same_answers() {
         }
     }
 }
+
+/// Each answer is an input of the next step: what reading everything again with the answers in place says.
+#[test]
+fn models_go_on_from_their_own_answers() {
+    use candle_core::{IndexOp, Tensor};
+    use unroll_tasks::{Batch, Inputs, OwnAnswers, Targets, find};
+    let options = serde_json::json!({"forecast": "autoregressive", "horizon": 5});
+    let request =
+        unroll_tasks::TaskRequest { length: 7, seed: 1, options: options.as_object().unwrap() };
+    let task = (find("electricity").unwrap().build)(&request).unwrap();
+    let own = task.own_answers().unwrap();
+    assert_eq!(own, OwnAnswers { from: 7, feature: 0 });
+    let context = unroll_core::BuildContext::cpu(DType::F64, 3);
+    let hidden = self::options(5);
+    let model = TaskModel::build(task.as_ref(), &GRU, &hidden, None, &context).unwrap();
+    let batch = task.evaluation(Split::Test, 6).remove(0);
+    let found = model.forward_on_own(&model.tensors(&batch).unwrap(), own).unwrap();
+    let found: Vec<f64> = found.flatten_all().unwrap().to_vec1().unwrap();
+    assert_eq!(found.len(), 6 * 5);
+
+    let Inputs::Values(mut inputs) = batch.inputs.clone() else { panic!("numbers") };
+    let steps = batch.seq_len;
+    for step in own.from..=steps {
+        let every = Batch {
+            inputs: Inputs::Values(inputs.clone()),
+            targets: Targets::Values(vec![0.0; 6 * steps]),
+            weights: None,
+            ..batch.clone()
+        };
+        let answers = model.forward(&model.tensors(&every).unwrap(), Mode::Eval).unwrap();
+        let answers: Tensor = answers.reshape((6, steps)).unwrap();
+        for row in 0..6 {
+            let answer: f64 = answers.i((row, step - 1)).unwrap().to_scalar().unwrap();
+            let place = row * 5 + step - own.from;
+            // Inputs are f32 in a batch, answers stay f64.
+            assert!((answer - found[place]).abs() < 1e-6, "row {row}, step {step}");
+            if step < steps {
+                inputs[(row * steps + step) * 5] = answer as f32;
+            }
+        }
+    }
+    // The last hour's error is that of each sequence's last number.
+    let evaluation = evaluate(&model, task.as_ref(), Split::Test, 6).unwrap();
+    let names: Vec<&str> = evaluation.others.iter().map(|other| other.name.as_str()).collect();
+    assert_eq!(names, ["MAE (kWh)", "MASE", "RMSE at 5 h (kWh)"]);
+    let Metric::RootMeanSquaredError { scale, .. } = task.metric() else { panic!("RMSE") };
+    let (mut squares, mut count) = (0.0, 0.0);
+    for batch in task.evaluation(Split::Test, 100) {
+        let tensors = model.tensors(&batch).unwrap();
+        let answers = model.forward_on_own(&tensors, own).unwrap();
+        let answers: Vec<f64> = answers.flatten_all().unwrap().to_vec1().unwrap();
+        let Targets::Values(targets) = &batch.targets else { panic!("numbers") };
+        for row in 0..batch.batch_size {
+            let right = f64::from(targets[(row + 1) * steps - 1]);
+            squares += (answers[(row + 1) * 5 - 1] - right).powi(2);
+            count += 1.0;
+        }
+    }
+    let expected = scale * (squares / count as f64).sqrt();
+    let found = evaluation.others[2].value;
+    assert!((found - expected).abs() < 1e-6 * expected, "{found}, not {expected}");
+}

@@ -317,5 +317,5 @@ fn only_states_of_fixed_size_are_carried() {
     plan(&[]).code(2).stderr(predicate::str::contains("`transformer` has a state that grows"));
     plan(&["axes.arch=[\"gru\", \"lstm\"]"]).success();
     let backward = ["axes.arch=[\"gru\"]", "model.bidirectional=true"];
-    plan(&backward).code(2).stderr(predicate::str::contains("`gru` reads backward too"));
+    plan(&backward).code(2).stderr(predicate::str::contains("`gru` sees the steps ahead"));
 }

@@ -14,8 +14,8 @@ use crate::data::locate;
 use crate::options::{self, TaskOptions, require_count};
 use crate::synthetic::EVALUATION_SEED;
 use crate::{
-    Baseline, Batch, Error, InputKind, Inputs, Metric, Options, Readout, Result, Split, TargetKind,
-    Targets, Task, TaskEntry, TaskRequest,
+    Baseline, Batch, Error, InputKind, Inputs, Metric, Options, OwnAnswers, Readout, Result, Split,
+    TargetKind, Targets, Task, TaskEntry, TaskRequest,
 };
 
 pub(crate) const ENTRY: TaskEntry = TaskEntry {
@@ -37,24 +37,46 @@ const UNIT: &str = "kWh";
 /// Hours after which the load repeats itself: a day, a week.
 const SEASONS: [usize; 2] = [24, 168];
 
+/// What is forecast of the hours up to the horizon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Forecast {
+    /// The last of them.
+    #[default]
+    Point,
+    /// All at once: a head with an output for each.
+    Direct,
+    /// One after the other: the model learns the next hour, and goes on from its own forecasts.
+    Autoregressive,
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct ElectricityOptions {
     horizon: usize,
+    forecast: Forecast,
     calendar: bool,
     eval_stride: usize,
 }
 
 impl Default for ElectricityOptions {
     fn default() -> Self {
-        Self { horizon: 1, calendar: true, eval_stride: 5 }
+        Self { horizon: 1, forecast: Forecast::default(), calendar: true, eval_stride: 5 }
     }
 }
 
 impl TaskOptions for ElectricityOptions {
     const TASK: &'static str = "electricity";
     const OPTIONS: &'static [OptionDoc] = &[
-        OptionDoc { name: "horizon", help: "hours from the last input to the forecast load" },
+        OptionDoc {
+            name: "horizon",
+            help: "hours from the last input to the (last) forecast load",
+        },
+        OptionDoc {
+            name: "forecast",
+            help: "point: the load at the horizon; direct: all hours up to it at once; autoregressive: hour \
+                   by hour, each forecast an input of the next",
+        },
         OptionDoc {
             name: "calendar",
             help: "`true`: hour of the day and day of the week of each step, as sine and cosine, \
@@ -209,6 +231,15 @@ impl Electricity {
         end - self.length..end
     }
 
+    fn scaled(&self, hour: usize) -> f32 {
+        ((self.load[hour] - self.mean) / self.std) as f32
+    }
+
+    fn forecasts_own(&self) -> bool {
+        self.options.forecast == Forecast::Autoregressive
+    }
+
+    /// Windows whose forecasts end at these hours.
     fn batch(&self, hours: &[usize]) -> Batch {
         let mut inputs = Vec::with_capacity(hours.len() * self.length * self.features);
         let mut targets = Vec::with_capacity(hours.len());
@@ -217,7 +248,14 @@ impl Electricity {
             inputs.extend_from_slice(
                 &self.inputs[window.start * self.features..window.end * self.features],
             );
-            targets.push(((self.load[hour] - self.mean) / self.std) as f32);
+            match self.options.forecast {
+                Forecast::Point => targets.push(self.scaled(hour)),
+                Forecast::Direct => targets.extend((window.end..=hour).map(|h| self.scaled(h))),
+                // The next hour, at each step.
+                Forecast::Autoregressive => {
+                    targets.extend((window.start + 1..=window.end).map(|h| self.scaled(h)));
+                }
+            }
         }
         Batch {
             batch_size: hours.len(),
@@ -230,15 +268,55 @@ impl Electricity {
         }
     }
 
-    /// Root mean squared error, on the evaluated test hours, of answering the load `lag` hours
-    /// earlier; `None` where the series does not reach back that far.
-    fn lag_error(&self, lag: usize) -> Option<f64> {
+    /// Windows that go on to the horizon: the calendar of each hour, without the loads that are to be
+    /// forecast.
+    fn continued(&self, hours: &[usize]) -> Batch {
+        let (steps, known) = (self.length + self.options.horizon - 1, self.length);
+        let (mut inputs, mut targets, mut weights) = (Vec::new(), Vec::new(), Vec::new());
+        for &hour in hours {
+            let start = self.window(hour).start;
+            for step in 0..steps {
+                let row = (start + step) * self.features;
+                // 0 is the mean of the training loads: nobody may read it.
+                inputs.push(if step < known { self.inputs[row] } else { 0.0 });
+                inputs.extend_from_slice(&self.inputs[row + 1..row + self.features]);
+                targets.push(self.scaled(start + step + 1));
+                weights.push(if step + 1 < known { 0.0 } else { 1.0 });
+            }
+        }
+        Batch {
+            batch_size: hours.len(),
+            seq_len: steps,
+            inputs: Inputs::Values(inputs),
+            targets: Targets::Values(targets),
+            weights: Some(weights),
+            lengths: None,
+            continues: false,
+        }
+    }
+
+    /// Root mean squared error, on the evaluated test hours, of answering what `lag` says is the load so
+    /// many hours earlier, for each forecast so many hours ahead; `None` where the series does not reach
+    /// back that far.
+    fn lag_error(&self, lag: impl Fn(usize) -> usize) -> Option<f64> {
+        let horizon = self.options.horizon;
+        let ahead = match self.options.forecast {
+            Forecast::Point => horizon..=horizon,
+            Forecast::Direct | Forecast::Autoregressive => 1..=horizon,
+        };
         let hours = self.evaluated(Split::Test);
-        let squares: Option<f64> = hours
-            .iter()
-            .map(|&hour| Some((self.load[hour] - self.load[hour.checked_sub(lag)?]).powi(2)))
-            .sum();
-        Some((squares? / hours.len() as f64).sqrt())
+        let forecast = hours.iter().flat_map(|hour| {
+            let origin = hour - horizon;
+            ahead.clone().map(move |ahead| (origin + ahead, ahead))
+        });
+        let squares: Option<Vec<f64>> = forecast
+            .map(|(hour, ahead)| {
+                let before = hour.checked_sub(lag(ahead))?;
+                Some((self.load[hour] - self.load[before]).powi(2))
+            })
+            .collect();
+        let squares = squares?;
+        Some((squares.iter().sum::<f64>() / squares.len() as f64).sqrt())
     }
 }
 
@@ -252,11 +330,15 @@ impl Task for Electricity {
     }
 
     fn target(&self) -> TargetKind {
-        TargetKind::Values { outputs: 1 }
+        let outputs = match self.options.forecast {
+            Forecast::Direct => self.options.horizon,
+            Forecast::Point | Forecast::Autoregressive => 1,
+        };
+        TargetKind::Values { outputs }
     }
 
     fn readout(&self) -> Readout {
-        Readout::Last
+        if self.forecasts_own() { Readout::EveryStep } else { Readout::Last }
     }
 
     fn seq_len(&self) -> usize {
@@ -268,24 +350,29 @@ impl Task for Electricity {
     }
 
     fn other_metrics(&self) -> Vec<Metric> {
-        vec![
+        let mut others = vec![
             Metric::MeanAbsoluteError { scale: self.std, unit: UNIT },
             Metric::MeanAbsoluteScaledError { scale: self.std / self.naive },
-        ]
+        ];
+        if self.options.forecast != Forecast::Point {
+            let hours = self.options.horizon;
+            others.push(Metric::RootMeanSquaredErrorAt { hours, scale: self.std, unit: UNIT });
+        }
+        others
     }
 
     fn baselines(&self) -> Vec<Baseline> {
-        let horizon = self.options.horizon;
         // The load a season ago, or as many seasons as it takes to be known at the last input.
-        let seasonal = SEASONS
-            .map(|season| (format!("seasonal, {season} h"), season * horizon.div_ceil(season)));
-        let mut baselines: Vec<Baseline> = [("persistence".to_owned(), horizon)]
-            .into_iter()
-            .chain(seasonal)
-            .filter_map(|(name, lag)| {
-                Some(Baseline { name, value: self.lag_error(lag)?, fitted: false })
-            })
-            .collect();
+        let seasonal = SEASONS.map(|season| {
+            let error = self.lag_error(|ahead| season * ahead.div_ceil(season));
+            (format!("seasonal, {season} h"), error)
+        });
+        let mut baselines: Vec<Baseline> =
+            [("persistence".to_owned(), self.lag_error(|ahead| ahead))]
+                .into_iter()
+                .chain(seasonal)
+                .filter_map(|(name, value)| Some(Baseline { name, value: value?, fitted: false }))
+                .collect();
         baselines.sort_by(|a, b| a.value.total_cmp(&b.value));
         baselines
     }
@@ -302,7 +389,14 @@ impl Task for Electricity {
 
     fn evaluation(&self, split: Split, batch_size: usize) -> Vec<Batch> {
         let hours = self.evaluated(split);
-        hours.chunks(batch_size.max(1)).map(|chunk| self.batch(chunk)).collect()
+        let batch = |chunk: &[usize]| {
+            if self.forecasts_own() { self.continued(chunk) } else { self.batch(chunk) }
+        };
+        hours.chunks(batch_size.max(1)).map(batch).collect()
+    }
+
+    fn own_answers(&self) -> Option<OwnAnswers> {
+        self.forecasts_own().then_some(OwnAnswers { from: self.length, feature: 0 })
     }
 }
 
@@ -314,135 +408,4 @@ fn mean_and_std(values: &[f64]) -> (f64, f64) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fmt::Write;
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::data::file::fixtures;
-
-    /// A series in which every load is its own hour, so that inputs and targets tell where they are
-    /// from; from `jump` on it is another one.
-    fn counting(hours: usize, jump: usize) -> Hourly {
-        let mut text = String::from("ts,y\n");
-        for index in 0..hours {
-            let (day, hour) = (1 + index / 24, index % 24);
-            let load = if index < jump { index } else { 1_000_000 + 7 * index };
-            writeln!(text, "2012-01-{day:02} {hour:02}:00:00,{load}").unwrap();
-        }
-        let (_folder, path) = fixtures::file(&fixtures::gzip(&text));
-        Hourly::read(&path).unwrap()
-    }
-
-    fn task(series: &Hourly, length: usize, options: ElectricityOptions) -> Result<Electricity> {
-        Electricity::new(series, Path::new("test.csv.gz"), length, 3, options)
-    }
-
-    proptest! {
-        #[test]
-        fn windows_end_a_horizon_before_their_target_and_never_cross_the_split(
-            length in 1usize..60, horizon in 1usize..30, calendar: bool,
-        ) {
-            let options = ElectricityOptions { horizon, calendar, eval_stride: 1 };
-            let series = counting(200, 200);
-            let task = task(&series, length, options).unwrap();
-            let hour = |scaled: f32| {
-                (f64::from(scaled) * task.std + task.mean).round() as usize
-            };
-            let read = |batch: &Batch| match (&batch.inputs, &batch.targets) {
-                (Inputs::Values(inputs), Targets::Values(targets)) => inputs
-                    .chunks(length * task.features)
-                    .zip(targets)
-                    .map(|(window, &target)| {
-                        let loads = window.iter().step_by(task.features);
-                        (loads.map(|&load| hour(load)).collect::<Vec<_>>(), hour(target))
-                    })
-                    .collect::<Vec<_>>(),
-                _ => panic!("numbers"),
-            };
-            let splits = [(Split::Train, 0..140), (Split::Validation, 140..160),
-                (Split::Test, 160..200)];
-            let trained = (0..30).map(|step| (task.train_batch(step, 7), 0..140));
-            let evaluated = splits.iter().flat_map(|(split, hours)| {
-                task.evaluation(*split, 7).into_iter().map(|batch| (batch, hours.clone()))
-            });
-            for (batch, targets) in trained.chain(evaluated) {
-                for (window, target) in read(&batch) {
-                    prop_assert!(targets.contains(&target));
-                    let end = target + 1 - horizon;
-                    prop_assert_eq!(window, (end - length..end).collect::<Vec<_>>());
-                }
-            }
-            let tested: Vec<usize> =
-                task.evaluation(Split::Test, 7).iter().flat_map(&read).map(|(_, t)| t).collect();
-            prop_assert_eq!(tested, (160..200).collect::<Vec<_>>());
-        }
-    }
-
-    #[test]
-    fn scaling_knows_the_training_part_only() {
-        let options = ElectricityOptions::default;
-        let same = task(&counting(200, 200), 10, options()).unwrap();
-        let other = task(&counting(200, 140), 10, options()).unwrap();
-        assert_eq!((same.mean, same.std), (other.mean, other.std));
-        assert_eq!(same.mean, 69.5);
-        assert_eq!(same.train_batch(0, 50), other.train_batch(0, 50));
-        assert_ne!(same.evaluation(Split::Validation, 50), other.evaluation(Split::Validation, 50));
-    }
-
-    #[test]
-    fn the_calendar_is_that_of_each_step() {
-        // 2012-01-01 was a Sunday.
-        let task = task(&counting(200, 200), 1, ElectricityOptions::default()).unwrap();
-        let at = |hour: usize| &task.inputs[5 * hour + 1..5 * hour + 5];
-        let sunday = (TAU * 6.0 / 7.0).sin_cos();
-        let expected = [1.0, 0.0, sunday.0 as f32, sunday.1 as f32];
-        for (found, expected) in at(6).iter().zip(expected) {
-            assert!((found - expected).abs() < 1e-6, "{:?}", at(6));
-        }
-        assert_eq!(at(30)[2..], [0.0, 1.0], "Monday");
-    }
-
-    /// The figures that the data folder's README gives for all test hours.
-    #[test]
-    fn baselines_have_their_known_values() {
-        let path = locate(FILE);
-        let series = Hourly::read(&path).unwrap();
-        let all = ElectricityOptions { eval_stride: 1, ..Default::default() };
-        let task = task(&series, 24, all).unwrap();
-        for (lag, expected) in [(1, 319.0), (24, 164.0), (168, 280.0)] {
-            let found = task.lag_error(lag).unwrap();
-            assert!((found - expected).abs() < 1.0, "lag {lag}: {found}");
-        }
-        let names: Vec<String> = task.baselines().into_iter().map(|b| b.name).collect();
-        assert_eq!(names, ["seasonal, 24 h", "seasonal, 168 h", "persistence"]);
-    }
-
-    /// At a horizon beyond the season only older seasons are known.
-    #[test]
-    fn seasonal_baselines_use_what_is_known() {
-        let options = ElectricityOptions { horizon: 25, eval_stride: 1, calendar: false };
-        let task = task(&counting(400, 400), 1, options).unwrap();
-        let value =
-            |name: &str| task.baselines().into_iter().find(|b| b.name == name).map(|b| b.value);
-        // The load is the hour: the error of a lag is the lag.
-        assert_eq!(value("persistence"), Some(25.0));
-        assert_eq!(value("seasonal, 24 h"), Some(48.0));
-        assert_eq!(value("seasonal, 168 h"), Some(168.0));
-    }
-
-    #[test]
-    fn impossible_requests_are_errors() {
-        let series = counting(200, 200);
-        for length in [0, 140, usize::MAX] {
-            let error = task(&series, length, ElectricityOptions::default()).err();
-            assert!(matches!(error, Some(Error::Option { option, .. }) if option == "length"));
-        }
-        assert!(task(&series, 139, ElectricityOptions::default()).is_ok());
-        for eval_stride in [0, 2, 4, 21, 24] {
-            let options = ElectricityOptions { eval_stride, ..Default::default() };
-            assert!(options.validate().is_err(), "{eval_stride}");
-        }
-    }
-}
+mod tests;

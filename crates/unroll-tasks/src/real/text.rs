@@ -306,6 +306,10 @@ impl Task for Text {
         windows.chunks(batch_size.max(1)).map(batch).collect()
     }
 
+    fn answers_are_inputs(&self) -> bool {
+        true
+    }
+
     fn carries_state(&self) -> bool {
         self.carries()
     }

@@ -323,7 +323,7 @@ impl Planner {
             resolve(architecture, Some(size))
         })();
         let options = matched.map_err(|error| self.model_error(&error, architecture))?;
-        self.can_carry(architecture, &options, task.as_ref())?;
+        self.may_learn(architecture, &options, task.as_ref())?;
         let cost = unroll_train::model_cost(architecture, &options, task.as_ref(), batch_size)
             .map_err(|error| self.model_error(&error, architecture))?;
         let number = |key: &str| options.get(key).and_then(Value::as_u64).unwrap_or(1) as usize;
@@ -445,25 +445,28 @@ impl Planner {
         Ok(())
     }
 
-    /// States are carried from batch to batch by recurrent models that read forward.
-    fn can_carry(
+    /// Models that see ahead must not learn what stands there; states are carried from batch to batch by
+    /// recurrent models.
+    fn may_learn(
         &self,
         architecture: &dyn Architecture,
         options: &Map<String, Value>,
         task: &dyn Task,
     ) -> Result<()> {
-        let backward = options.get("bidirectional") == Some(&Value::Bool(true));
-        if !task.carries_state() || architecture.family() == Family::Recurrent && !backward {
+        let is = |name: &str, value: bool| options.get(name) == Some(&Value::Bool(value));
+        let (arch, task_name) = (architecture.name(), task.name());
+        let ahead = is("bidirectional", true) || is("causal", false);
+        let message = if task.answers_are_inputs() && ahead {
+            format!(
+                "`{arch}` sees the steps ahead, where the answers of `{task_name}` stand: take `causal = true`, or no bidirectional layers"
+            )
+        } else if task.carries_state() && architecture.family() != Family::Recurrent {
+            format!(
+                "`{arch}` has a state that grows with each step: it cannot carry it from window to window of `{task_name}`. Take rnn, gru or lstm, or task.{task_name}.state = \"fresh\""
+            )
+        } else {
             return Ok(());
-        }
-        let arch = architecture.name();
-        let why =
-            if backward { "reads backward too" } else { "has a state that grows with each step" };
-        let message = format!(
-            "`{arch}` {why}: it cannot carry a state from window to window of `{}`. Take rnn, gru or lstm, \
-             or task.{0}.state = \"fresh\"",
-            task.name()
-        );
+        };
         Err(self.document.error(&self.axis_value("arch", &arch.into()), message))
     }
 
