@@ -308,6 +308,7 @@ fn plan(args: &PlanArgs) -> Outcome {
                     "done": state.is_done(),
                     "state": state,
                     "device": trial.device,
+                    "parameters": trial.parameters,
                     "spec": trial.spec,
                 })
             })

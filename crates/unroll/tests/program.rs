@@ -412,11 +412,44 @@ fn list_names_everything() {
 #[test]
 fn bundled_experiments_can_be_planned() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments");
-    let mut count = 0;
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        unroll().arg("plan").arg(&path).assert().success();
-        count += 1;
+    let files = |folder: &Path| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|path| path.extension().is_some_and(|end| end == "toml")).collect()
+    };
+    let (own, papers) = (files(&folder), files(&folder.join("paper")));
+    assert!(own.len() >= 18 && papers.len() >= 5);
+    for path in own.iter().chain(&papers) {
+        unroll().arg("plan").arg(path).assert().success();
     }
-    assert!(count >= 6);
+    for path in papers {
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("# Expected time: "), "{}", path.display());
+    }
+}
+
+/// The parameters that the papers give: exact counts, or rounded to a thousand.
+#[test]
+fn published_models_have_their_published_size() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments/paper");
+    for (file, arch, expected, tolerance) in [
+        ("time_capsule_adding", "lstm", 4641, 0),
+        ("time_capsule_adding", "gru", 4357, 0),
+        ("time_capsule_adding", "rnn", 4825, 0),
+        ("bai2018_adding", "lstm", 70_000, 500),
+        ("bai2018_adding", "gru", 70_000, 500),
+        ("bai2018_copy", "rnn", 16_000, 500),
+        ("bai2018_sequential_mnist", "gru", 70_000, 500),
+    ] {
+        let mut command = unroll();
+        command.args(["plan", "--json"]).arg(folder.join(format!("{file}.toml")));
+        let out = command.assert().success().get_output().stdout.clone();
+        let plan: Value = serde_json::from_slice(&out).unwrap();
+        let trials = plan["trials"].as_array().unwrap();
+        let own: Vec<_> = trials.iter().filter(|trial| trial["spec"]["arch"] == arch).collect();
+        assert!(!own.is_empty(), "{file} has no {arch}");
+        for trial in own {
+            let parameters = trial["parameters"].as_u64().unwrap();
+            assert!(parameters.abs_diff(expected) <= tolerance, "{file}, {arch}: {parameters}");
+        }
+    }
 }
