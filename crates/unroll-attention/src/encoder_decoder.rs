@@ -21,13 +21,12 @@ use unroll_core::{
     BuildContext, Cost, Error, Family, Form, ForwardArgs, Lengths, Mode, ModelConfig, OptionDoc,
     ParameterSet, Result, SequenceModel, State, Stream, cost, ops,
 };
-use unroll_kernels::AttentionArgs;
-use unroll_kernels::attention::Mask;
 
+use crate::cross;
 use crate::projections::Projections;
 use crate::recurrent::score::ScoreFunction;
 use crate::recurrent::{Base, RecurrentAttentionConfig, Score};
-use crate::softmax::{self, SOFTMAX_FLOPS};
+use crate::softmax;
 
 /// How the decoder looks at the encoder's states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -128,16 +127,12 @@ impl EncoderDecoderConfig {
             CrossAttention::LuongDot => (Cost::default(), 2 * hidden, 0),
             CrossAttention::LuongGeneral => (of_keys, 2 * hidden, 0),
             CrossAttention::Mha => {
-                let bias = self.bias;
-                let maps = cost::linear(targets, hidden, hidden, bias)
-                    + cost::linear(sources, hidden, 2 * hidden, bias)
-                    + cost::linear(targets, hidden, hidden, bias);
-                (maps, 2 * hidden, 0)
+                (cross::projections_cost(sources, targets, hidden, self.bias), 2 * hidden, 0)
             }
         };
         let heads = if self.attention == CrossAttention::Mha { self.num_heads as u64 } else { 1 };
         let pairs = (batch * source_len * target_len) as u64;
-        let flops = pairs * (per_pair + 2 * hidden + heads * SOFTMAX_FLOPS);
+        let flops = cross::pairs_flops(pairs, per_pair, hidden, heads);
         let core = Cost {
             parameters: 0,
             forward_flops: flops,
@@ -288,38 +283,13 @@ impl EncoderDecoder {
                 (projections.queries(states)?, keys, values, softmax::scale(head_size))
             }
         };
-        let is_product = match &self.attention {
-            Attention::Scored(score) => score.is_product(),
-            Attention::None | Attention::MultiHead(_) => true,
-        };
-        let may_fuse = softmax::may_fuse(form, self.dtype(), self.device());
-        let (context, weights) = if is_product && may_fuse && !keep {
-            let lengths = memory.lengths.map(Lengths::as_slice);
-            let args = AttentionArgs {
-                queries: &queries,
-                keys: &keys,
-                values: &values,
-                scale,
-                mask: Mask::None,
-                lengths,
-            };
-            (unroll_kernels::attention(&args)?, None)
-        } else {
-            let scores = match &self.attention {
-                Attention::Scored(score) => score.pairs(&queries, &keys, may_fuse)?,
-                Attention::None | Attention::MultiHead(_) => {
-                    queries.affine(scale, 0.0)?.matmul(&keys.transpose(2, 3)?)?
-                }
-            };
-            let real = match memory.lengths {
-                Some(lengths) => {
-                    let mask = lengths.mask(keys.dim(2)?, self.dtype(), self.device())?;
-                    Some(mask.unsqueeze(1)?.unsqueeze(1)?)
-                }
-                None => None,
-            };
-            let weights = ops::masked_softmax(&scores, real.as_ref())?;
-            (weights.matmul(&values.contiguous()?)?, keep.then_some(weights))
+        let fused = softmax::may_fuse(form, self.dtype(), self.device());
+        let attended = cross::Memory { keys: &keys, values: &values, lengths: memory.lengths };
+        let (context, weights) = match &self.attention {
+            Attention::Scored(score) if !score.is_product() => {
+                attended.weigh(&score.pairs(&queries, &keys, fused)?, None, keep)?
+            }
+            _ => attended.attend(&queries, scale, None, (fused, keep))?,
         };
         let context = match &self.attention {
             Attention::MultiHead(projections) => projections.merge(&context)?,
@@ -347,14 +317,14 @@ impl EncoderDecoder {
 }
 
 /// The same pass with streams of its own for a part of the model.
-fn streams(mode: Mode<'_>, part: &str) -> Option<Stream> {
+pub(crate) fn streams(mode: Mode<'_>, part: &str) -> Option<Stream> {
     match mode {
         Mode::Train(stream) => Some(stream.child(part)),
         Mode::Eval => None,
     }
 }
 
-fn mode(stream: Option<&Stream>) -> Mode<'_> {
+pub(crate) fn mode(stream: Option<&Stream>) -> Mode<'_> {
     stream.map_or(Mode::Eval, Mode::Train)
 }
 
@@ -406,7 +376,12 @@ impl PairModel for EncoderDecoder {
 
     fn encode(&self, source: &Tensor, lengths: Option<&Lengths>) -> Result<Encoded> {
         let read = self.encoder.forward(&ForwardArgs { lengths, ..ForwardArgs::new(source) })?;
-        Ok(Encoded { states: read.output, lengths: lengths.cloned(), state: read.state })
+        Ok(Encoded {
+            states: read.output,
+            lengths: lengths.cloned(),
+            memory: State::default(),
+            state: read.state,
+        })
     }
 
     fn step(&self, input: &Tensor, encoded: &Encoded, state: &State) -> Result<(Tensor, State)> {

@@ -129,23 +129,25 @@ impl AttentionLayer {
         let input_proj = if inputs == hidden {
             None
         } else {
-            Some(add_input_proj(&mut parameters, inputs, hidden, context)?)
+            Some(add_input_proj(&mut parameters, "", inputs, hidden, context)?)
         };
         let attention = SelfAttention::new(config.attention(), &mut parameters, "", context)?;
         Ok(Self { config: config.clone(), input_proj, attention, parameters })
     }
 }
 
-/// `input_proj.weight` `(H, I)` and `input_proj.bias` `(H,)`.
+/// `input_proj.weight` `(H, I)` and `input_proj.bias` `(H,)`, with `prefix` before their names.
 pub(crate) fn add_input_proj(
     parameters: &mut ParameterSet,
+    prefix: &str,
     inputs: usize,
     hidden: usize,
     context: &BuildContext,
 ) -> Result<(Tensor, Tensor)> {
-    let weight = parameters.add("input_proj.weight", (hidden, inputs), Role::Weight, context)?;
+    let name = |part: &str| format!("{prefix}input_proj.{part}");
+    let weight = parameters.add(name("weight"), (hidden, inputs), Role::Weight, context)?;
     let role = Role::Bias { fan_in: inputs };
-    Ok((weight, parameters.add("input_proj.bias", hidden, role, context)?))
+    Ok((weight, parameters.add(name("bias"), hidden, role, context)?))
 }
 
 impl SequenceModel for AttentionLayer {

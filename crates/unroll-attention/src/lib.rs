@@ -1,12 +1,13 @@
 //! Attention: additive, Luong, multi-head, sliding-window and linear.
 //!
-//! Four families, each with one configuration:
+//! Five families, each with one configuration:
 //!
 //! | configuration | registry names | what it is |
 //! |---|---|---|
 //! | [`AttentionConfig`] | `mha`, `local`, `linear` | one bare self-attention layer |
 //! | [`TransformerConfig`] | `transformer`, `local_transformer`, `linear_transformer` | pre-norm residual blocks with positions |
 //! | [`RecurrentAttentionConfig`] | `additive`, `additive_scalar`, `luong_dot`, `luong_general`, `luong_concat`, `recurrent_mha`, `recurrent_local`, `recurrent_linear` | attention over the states of a recurrent layer |
+//! | [`EncoderDecoderTransformerConfig`] | `encdec_transformer` | from one sequence to another by Transformers |
 //! | [`EncoderDecoderConfig`] | `encdec`, `encdec_additive`, `encdec_luong_dot`, `encdec_luong_general`, `encdec_luong_concat`, `encdec_mha` | from one sequence to another, with attention over the encoder's states |
 //!
 //! # State
@@ -23,7 +24,10 @@
 //! A padded step is never a key. Its output is zero, except in `mha`, which gives what PyTorch's
 //! layer gives: the padded query's own attention over the real keys.
 
+mod block;
+mod cross;
 mod encoder_decoder;
+mod encoder_decoder_transformer;
 mod layer;
 mod linear;
 mod memory;
@@ -37,6 +41,7 @@ mod softmax;
 mod transformer;
 
 pub use encoder_decoder::{CrossAttention, EncoderDecoder, EncoderDecoderConfig};
+pub use encoder_decoder_transformer::{EncoderDecoderTransformer, EncoderDecoderTransformerConfig};
 pub use layer::{AttentionConfig, AttentionLayer};
 pub use positions::Positions;
 pub use recurrent::{Base, Combine, Query, RecurrentAttention, RecurrentAttentionConfig, Score};

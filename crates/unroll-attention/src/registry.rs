@@ -3,6 +3,7 @@
 use unroll_core::{Architecture, Entry};
 
 use crate::encoder_decoder::{CrossAttention, EncoderDecoderConfig};
+use crate::encoder_decoder_transformer::EncoderDecoderTransformerConfig;
 use crate::layer::AttentionConfig;
 use crate::recurrent::{Combine, Query, RecurrentAttentionConfig, Score};
 use crate::self_attention::Kind;
@@ -165,6 +166,11 @@ static ENCDEC_MHA: Entry<EncoderDecoderConfig> = Entry::variant(
     |config| config.attention = CrossAttention::Mha,
 );
 
+static ENCDEC_TRANSFORMER: Entry<EncoderDecoderTransformerConfig> = Entry::new(
+    "encdec_transformer",
+    "encoder and decoder of pre-norm Transformer blocks (Vaswani 2017, Xiong 2020)",
+);
+
 /// Architectures from one sequence to another.
 pub static PAIR_ARCHITECTURES: &[&dyn Architecture] = &[
     &ENCDEC,
@@ -173,6 +179,7 @@ pub static PAIR_ARCHITECTURES: &[&dyn Architecture] = &[
     &ENCDEC_LUONG_GENERAL,
     &ENCDEC_LUONG_CONCAT,
     &ENCDEC_MHA,
+    &ENCDEC_TRANSFORMER,
 ];
 
 /// Every architecture of this crate for single sequences.

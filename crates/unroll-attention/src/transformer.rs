@@ -3,23 +3,14 @@
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use unroll_core::architecture::{require_positive, require_probability};
-use unroll_core::parameters::Role;
 use unroll_core::{
-    AttentionLayout, BuildContext, Cost, Error, Family, Form, ForwardArgs, ForwardOutput, Mode,
-    ModelConfig, OptionDoc, ParameterSet, Result, SequenceModel, State, cost, ops,
+    AttentionLayout, BuildContext, Cost, Family, Form, ForwardArgs, ForwardOutput, ModelConfig,
+    OptionDoc, ParameterSet, Result, SequenceModel, State,
 };
 
-use crate::layer::add_input_proj;
-use crate::positions::{self, Positions, Rotation};
-use crate::self_attention::{
-    Kind, Pass, SelfAttention, SelfAttentionConfig, memories, not_causal, state_after,
-};
-
-/// Added to the variance in layer normalisation, as in PyTorch.
-const NORM_EPSILON: f64 = 1e-5;
-
-/// Standard deviation of learned positions at the start (that of GPT-2).
-const POSITION_STD: f64 = 0.02;
+use crate::block::{Block, BlockConfig, Embedding, Norm};
+use crate::positions::{Positions, Rotation};
+use crate::self_attention::{Kind, Pass, SelfAttentionConfig, memories, not_causal, state_after};
 
 /// A stack of `x + attention(norm(x))`, `x + mlp(norm(x))` and a last norm (the pre-norm order of
 /// Xiong 2020), after a linear map from the input and the positions.
@@ -84,8 +75,15 @@ impl TransformerConfig {
         }
     }
 
-    fn mlp_size(&self) -> usize {
-        self.mlp_ratio * self.hidden_size
+    fn block(&self) -> BlockConfig {
+        BlockConfig {
+            input_size: self.input_size,
+            hidden_size: self.hidden_size,
+            mlp_size: self.mlp_ratio * self.hidden_size,
+            positions: self.positions,
+            max_length: self.max_length,
+            dropout: self.dropout,
+        }
     }
 }
 
@@ -117,17 +115,7 @@ impl ModelConfig for TransformerConfig {
         require_probability("dropout", self.dropout)?;
         let attention = self.attention();
         attention.validate()?;
-        match self.positions {
-            Positions::Learned => require_positive("max_length", self.max_length),
-            Positions::Rotary if !attention.head_size().is_multiple_of(2) => Err(Error::option(
-                "positions",
-                format!(
-                    "rotary turns pairs of features: hidden_size / num_heads must be even, not {}",
-                    attention.head_size()
-                ),
-            )),
-            _ => Ok(()),
-        }
+        self.block().validate_positions(attention.head_size())
     }
 
     fn build(&self, context: &BuildContext) -> Result<Box<dyn SequenceModel>> {
@@ -136,99 +124,15 @@ impl ModelConfig for TransformerConfig {
 
     fn cost(&self, batch: usize, seq_len: usize) -> Cost {
         let rows = (batch * seq_len) as u64;
-        let (hidden, mlp) = (self.hidden_size as u64, self.mlp_size() as u64);
-        let norm =
-            Cost { parameters: 2 * hidden, activation_elements: rows * hidden, ..Cost::default() };
-        let learned = match self.positions {
-            Positions::Learned => self.max_length as u64 * hidden,
-            _ => 0,
-        };
-        let mut total = cost::linear(rows, self.input_size as u64, hidden, true) + norm;
-        total.parameters += learned;
+        let block = self.block();
+        let norm = block.norm_cost(rows);
+        let mut total = block.embedding_cost(rows) + norm;
         for _ in 0..self.num_layers {
-            total = total
-                + norm
-                + self.attention().cost(batch, seq_len)
-                + norm
-                + cost::linear(rows, hidden, mlp, true)
-                + cost::linear(rows, mlp, hidden, true);
+            let attention = self.attention().cost(batch, seq_len);
+            total = total + norm + attention + norm + block.mlp_cost(rows);
         }
         total
     }
-}
-
-/// Scale and shift of a layer normalisation.
-struct Norm {
-    weight: Tensor,
-    bias: Tensor,
-}
-
-impl Norm {
-    fn new(
-        parameters: &mut ParameterSet,
-        name: &str,
-        hidden: usize,
-        context: &BuildContext,
-    ) -> Result<Self> {
-        Ok(Self {
-            weight: parameters.add(format!("{name}.weight"), hidden, Role::Scale, context)?,
-            bias: parameters.add(format!("{name}.bias"), hidden, Role::Zero, context)?,
-        })
-    }
-
-    fn apply(&self, x: &Tensor, fused: bool) -> Result<Tensor> {
-        if fused {
-            return Ok(unroll_kernels::layer_norm(x, &self.weight, &self.bias, NORM_EPSILON)?);
-        }
-        ops::layer_norm(x, &self.weight, &self.bias, NORM_EPSILON)
-    }
-}
-
-/// Weight and bias of a linear map.
-struct Linear {
-    weight: Tensor,
-    bias: Tensor,
-}
-
-impl Linear {
-    fn new(
-        parameters: &mut ParameterSet,
-        name: &str,
-        (inputs, outputs): (usize, usize),
-        context: &BuildContext,
-    ) -> Result<Self> {
-        let weight = format!("{name}.weight");
-        let role = Role::Bias { fan_in: inputs };
-        Ok(Self {
-            weight: parameters.add(weight, (outputs, inputs), Role::Weight, context)?,
-            bias: parameters.add(format!("{name}.bias"), outputs, role, context)?,
-        })
-    }
-
-    fn apply(&self, x: &Tensor, fused: bool) -> Result<Tensor> {
-        if fused {
-            return Ok(unroll_kernels::linear(x, &self.weight, &self.bias)?);
-        }
-        ops::linear(x, &self.weight, Some(&self.bias))
-    }
-}
-
-struct Block {
-    norm1: Norm,
-    self_attn: SelfAttention,
-    norm2: Norm,
-    linear1: Linear,
-    linear2: Linear,
-}
-
-/// `x Phi(x)` with the normal distribution function (Hendrycks & Gimpel 2016), exact: candle's own
-/// `gelu_erf` rounds a constant of its gradient to six digits.
-fn gelu(x: &Tensor, fused: bool) -> Result<Tensor> {
-    if fused {
-        return Ok(unroll_kernels::gelu(x)?);
-    }
-    let double_phi = x.affine(std::f64::consts::FRAC_1_SQRT_2, 0.0)?.erf()?.affine(1.0, 1.0)?;
-    Ok((x.affine(0.5, 0.0)? * double_phi)?)
 }
 
 /// The model that [`TransformerConfig`] describes. Outputs are zero on padding.
@@ -237,8 +141,7 @@ fn gelu(x: &Tensor, fused: bool) -> Result<Tensor> {
 /// except a linear one, one with dropout on its weights, and one whose weights are asked for.
 pub struct Transformer {
     config: TransformerConfig,
-    input_proj: (Tensor, Tensor),
-    positions: Option<Tensor>,
+    embedding: Embedding,
     blocks: Vec<Block>,
     norm: Norm,
     parameters: ParameterSet,
@@ -255,68 +158,15 @@ impl Transformer {
     pub fn new(config: &TransformerConfig, context: &BuildContext) -> Result<Self> {
         config.validate()?;
         let mut set = ParameterSet::new(context.dtype, &context.device);
-        let (hidden, mlp) = (config.hidden_size, config.mlp_size());
-        let input_proj = add_input_proj(&mut set, config.input_size, hidden, context)?;
-        let positions = match config.positions {
-            Positions::Learned => {
-                let role = Role::Embedding { std: POSITION_STD };
-                Some(set.add("positions.weight", (config.max_length, hidden), role, context)?)
-            }
-            _ => None,
-        };
+        let block = config.block();
+        let embedding = Embedding::new(block, &mut set, "", context)?;
         let mut blocks = Vec::with_capacity(config.num_layers);
         for layer in 0..config.num_layers {
-            let name = |part: &str| format!("layers.{layer}.{part}");
-            let attention = config.attention();
-            blocks.push(Block {
-                self_attn: SelfAttention::new(attention, &mut set, &name("self_attn."), context)?,
-                linear1: Linear::new(&mut set, &name("linear1"), (hidden, mlp), context)?,
-                linear2: Linear::new(&mut set, &name("linear2"), (mlp, hidden), context)?,
-                norm1: Norm::new(&mut set, &name("norm1"), hidden, context)?,
-                norm2: Norm::new(&mut set, &name("norm2"), hidden, context)?,
-            });
+            let prefix = format!("layers.{layer}.");
+            blocks.push(Block::new(&block, config.attention(), &mut set, &prefix, context)?);
         }
-        let norm = Norm::new(&mut set, "norm", hidden, context)?;
-        Ok(Self { config: config.clone(), input_proj, positions, blocks, norm, parameters: set })
-    }
-
-    /// `(B, T, I)` to `(B, T, H)` with added positions, which count from `steps`.
-    fn embed(&self, input: &Tensor, steps: usize) -> Result<Tensor> {
-        let seq_len = input.dim(1)?;
-        let (weight, bias) = &self.input_proj;
-        let x = ops::linear(input, weight, Some(bias))?;
-        let added = match (&self.positions, self.config.positions) {
-            (Some(learned), _) => {
-                let last = steps + seq_len;
-                if last > self.config.max_length {
-                    return Err(Error::option(
-                        "max_length",
-                        format!(
-                            "there are learned positions for {} steps, and step {last} was asked for",
-                            self.config.max_length
-                        ),
-                    ));
-                }
-                learned.narrow(0, steps, seq_len)?
-            }
-            (None, Positions::Sinusoidal) => {
-                let hidden = self.config.hidden_size;
-                positions::sinusoidal(steps, seq_len, hidden, self.dtype(), self.device())?
-            }
-            (None, _) => return Ok(x),
-        };
-        Ok(x.broadcast_add(&added)?)
-    }
-
-    fn drop(&self, x: Tensor, mode: Mode<'_>, name: &str) -> Result<Tensor> {
-        match mode {
-            Mode::Train(stream) if self.config.dropout > 0.0 => {
-                let (shape, p) = (x.shape(), self.config.dropout);
-                let mask = stream.child(name).dropout_mask(shape, p, x.dtype(), x.device())?;
-                Ok((x * mask)?)
-            }
-            _ => Ok(x),
-        }
+        let norm = Norm::new(&mut set, "norm", config.hidden_size, context)?;
+        Ok(Self { config: config.clone(), embedding, blocks, norm, parameters: set })
     }
 }
 
@@ -371,20 +221,14 @@ impl SequenceModel for Transformer {
             let head_size = config.head_size();
             pass.rotation = Some(Rotation::new(steps, seq_len, head_size, dtype, device)?);
         }
-        let mut x = self.embed(args.input, steps)?;
+        let mut x = self.embedding.apply(args.input, steps)?;
         let mut attention = Vec::new();
         let mut present = Vec::with_capacity(self.blocks.len());
-        for (layer, (block, past)) in self.blocks.iter().zip(&past).enumerate() {
-            let normal = block.norm1.apply(&x, pass.fused)?;
-            let mixed = block.self_attn.forward(&normal, past.as_ref(), &pass)?;
-            let name = format!("layers.{layer}.dropout");
-            x = (x + self.drop(mixed.output, args.mode, &format!("{name}1"))?)?;
-            let normal = block.norm2.apply(&x, pass.fused)?;
-            let wide = gelu(&block.linear1.apply(&normal, pass.fused)?, pass.fused)?;
-            let mlp = block.linear2.apply(&wide, pass.fused)?;
-            x = (x + self.drop(mlp, args.mode, &format!("{name}2"))?)?;
-            attention.extend(mixed.weights);
-            present.extend(mixed.memory);
+        for (block, past) in self.blocks.iter().zip(&past) {
+            let after = block.forward(x, past.as_ref(), &pass)?;
+            x = after.output;
+            attention.extend(after.weights);
+            present.extend(after.memory);
         }
         let tensors =
             if config.causal { layout.pack(&present, batch, dtype, device)? } else { Vec::new() };

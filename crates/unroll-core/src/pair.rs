@@ -42,6 +42,8 @@ pub struct Encoded {
     pub states: Tensor,
     /// Real lengths of the sources.
     pub lengths: Option<Lengths>,
+    /// What the decoder reads besides, the same at every step: keys and values of the source.
+    pub memory: State,
     /// Where the decoder begins.
     pub state: State,
 }
@@ -65,6 +67,7 @@ impl Encoded {
         Ok(Self {
             states: self.states.index_select(rows, 0)?,
             lengths,
+            memory: select_state(&self.memory, rows)?,
             state: select_state(&self.state, rows)?,
         })
     }
@@ -76,7 +79,14 @@ impl Encoded {
 /// When a row is not there.
 pub fn select_state(state: &State, rows: &Tensor) -> Result<State> {
     let select = |one: &StateTensor| -> Result<StateTensor> {
-        let tensor = one.tensor.contiguous()?.index_select(rows, one.batch_axis)?;
+        let tensor = if one.tensor.elem_count() == 0 {
+            // A cache before the first step: candle does not select from nothing.
+            let mut shape = one.tensor.dims().to_vec();
+            shape[one.batch_axis] = rows.dim(0)?;
+            Tensor::zeros(shape, one.tensor.dtype(), one.tensor.device())?
+        } else {
+            one.tensor.contiguous()?.index_select(rows, one.batch_axis)?
+        };
         Ok(StateTensor { tensor, ..one.clone() })
     };
     let tensors = state.tensors().iter().map(select).collect::<Result<_>>()?;

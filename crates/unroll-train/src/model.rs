@@ -516,8 +516,8 @@ impl TaskModel {
     pub(crate) fn encode(&self, body: &dyn PairModel, batch: &TensorBatch) -> Result<Encoded> {
         let (source, lengths) = self.source(batch)?;
         let encoded = body.encode(&source, lengths)?;
-        let state = encoded.state.detach();
-        Ok(Encoded { states: encoded.states.detach(), state, ..encoded })
+        let (memory, state) = (encoded.memory.detach(), encoded.state.detach());
+        Ok(Encoded { states: encoded.states.detach(), memory, state, ..encoded })
     }
 
     /// Attention weights `(B, N, T, S)` of a pair model, if it attends.

@@ -28,23 +28,37 @@ fn map(value: Value) -> Map<String, Value> {
     map
 }
 
-/// Every architecture with every recurrent layer, with one layer and with two.
+/// Every architecture with every recurrent layer or way to say positions, with one layer and with two.
 fn models() -> Vec<(String, Box<dyn PairModel>)> {
     let mut models = Vec::new();
     for architecture in unroll_attention::PAIR_ARCHITECTURES {
-        for (base, layers) in [("rnn", 1), ("gru", 2), ("lstm", 1), ("lstm", 2)] {
+        let known: Vec<&str> = architecture.options().iter().map(|(doc, _)| doc.name).collect();
+        let kinds: &[(&str, &str, usize)] = if known.contains(&"base") {
+            &[("base", "rnn", 1), ("base", "gru", 2), ("base", "lstm", 1), ("base", "lstm", 2)]
+        } else {
+            &[
+                ("positions", "none", 1),
+                ("positions", "sinusoidal", 2),
+                ("positions", "learned", 1),
+                ("positions", "rotary", 2),
+            ]
+        };
+        for (option, value, layers) in kinds {
             let mut options = map(json!({
-                "input_size": FEATURES, "hidden_size": 8, "base": base, "num_layers": layers,
+                "input_size": FEATURES, "hidden_size": 8, "num_layers": layers,
             }));
-            if architecture.name() == "encdec_mha" {
-                options.insert("num_heads".into(), 2.into());
+            options.insert((*option).into(), (*value).into());
+            for (option, value) in [("num_heads", 2), ("max_length", 7)] {
+                if known.contains(&option) {
+                    options.insert(option.into(), value.into());
+                }
             }
             let model =
                 architecture.build_pair(&options, &BuildContext::cpu(DType::F64, 3)).unwrap();
             let cost = architecture.cost(&options, BATCH, 5).unwrap();
             assert_eq!(cost, model.cost(BATCH, 5, 5));
             assert_eq!(cost.parameters as usize, model.parameters().elements());
-            models.push((format!("{} {base} {layers}", architecture.name()), model));
+            models.push((format!("{} {value} {layers}", architecture.name()), model));
         }
     }
     models
@@ -148,7 +162,9 @@ fn weights_are_a_distribution_over_the_real_source() {
             continue;
         }
         let weights = output.attention.unwrap();
-        let heads = if name.starts_with("encdec_mha") { 2 } else { 1 };
+        let has_heads =
+            ["encdec_mha", "encdec_transformer"].iter().any(|arch| name.starts_with(arch));
+        let heads = if has_heads { 2 } else { 1 };
         assert_eq!(weights.dims(), [BATCH, heads, TARGET, SOURCE], "{name}");
         for (row, &length) in read.as_slice().iter().enumerate() {
             let rows: Vec<Vec<f64>> =
@@ -400,7 +416,7 @@ proptest! {
     /// A beam that holds everything finds what trying everything finds, and its probability is that of
     /// forced decoding.
     #[test]
-    fn a_full_beam_is_exhaustive(seed in 0u64..1000, penalty in 0.0f64..1.5, arch in 0usize..6) {
+    fn a_full_beam_is_exhaustive(seed in 0u64..1000, penalty in 0.0f64..1.5, arch in 0usize..7) {
         let model = task_model(unroll_attention::PAIR_ARCHITECTURES[arch].name(), seed);
         let small = Small::new();
         let batch = model.tensors(&small.batch(&[0, 1, 2, 3])).unwrap();
@@ -423,7 +439,7 @@ proptest! {
 
     /// Greedy takes the likeliest symbol each time, and a source's answer does not depend on the others.
     #[test]
-    fn one_hypothesis_is_greedy(seed in 0u64..1000, arch in 0usize..6) {
+    fn one_hypothesis_is_greedy(seed in 0u64..1000, arch in 0usize..7) {
         let model = task_model(unroll_attention::PAIR_ARCHITECTURES[arch].name(), seed);
         let small = Small::new();
         let batch = model.tensors(&small.batch(&[0, 1, 2, 3])).unwrap();
@@ -559,7 +575,7 @@ fn experiments_give_metrics_and_pictures_of_what_was_looked_at() {
     let text = experiment(
         r#"["quality"]"#,
         r#"["g2p", "translation"]"#,
-        r#"["encdec", "encdec_additive", "encdec_mha"]"#,
+        r#"["encdec", "encdec_additive", "encdec_transformer"]"#,
     );
     program(folder.path(), &text).assert().success();
     let out = folder.path().join("out");
@@ -597,5 +613,76 @@ fn what_does_not_go_together_is_refused_before_anything_runs() {
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(text.contains(word), "{text}");
         assert!(!folder.path().join("out").exists());
+    }
+}
+
+/// Outputs, and gradients of every parameter and of both inputs, as PyTorch's `nn.Transformer` has them
+/// (`scripts/pair_vectors.py`).
+#[test]
+fn transformers_are_pytorchs() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pair_vectors");
+    let file =
+        unroll_core::weights::TensorFile::read(&folder.join("encdec_transformer.safetensors"));
+    let file = file.unwrap();
+    let mut options = map(serde_json::from_str(&file.metadata["config"]).unwrap());
+    let arch = options.remove("arch").unwrap();
+    let architecture = unroll::registry::find(arch.as_str().unwrap()).unwrap();
+    for (dtype, form, tolerance) in [
+        (DType::F64, Form::Auto, 1e-10),
+        (DType::F64, Form::Reference, 1e-10),
+        (DType::F32, Form::Auto, 1e-4),
+        (DType::F32, Form::Reference, 1e-4),
+    ] {
+        let model = architecture.build_pair(&options, &BuildContext::cpu(dtype, 0)).unwrap();
+        import(model.parameters(), &file).unwrap();
+        let input = |name: &str| {
+            candle_core::Var::from_tensor(&file.get(name).unwrap().to_dtype(dtype).unwrap())
+                .unwrap()
+        };
+        let lengths = |name: &str, longest: usize| {
+            let values: Vec<i64> = file.get(name).unwrap().to_vec1().unwrap();
+            let values = values.into_iter().map(|length| length as usize).collect();
+            Lengths::new(values, BATCH, longest).unwrap()
+        };
+        let (source, target) = (input("source"), input("target"));
+        let of_source = lengths("source_lengths", source.dim(1).unwrap());
+        let of_target = lengths("target_lengths", target.dim(1).unwrap());
+        let (reads, writes) =
+            ((source.as_tensor(), Some(&of_source)), (target.as_tensor(), Some(&of_target)));
+        let output = run(model.as_ref(), reads, writes, form, false).output;
+        let check = |name: &str, found: &Tensor| {
+            let expected = file.get(name).unwrap();
+            let error = common::relative_error(found, expected);
+            assert!(error <= tolerance, "{name} {dtype:?} {form:?}: {error:e}");
+        };
+        check("output", &output);
+        let weight = file.get("grad_output").unwrap().to_dtype(dtype).unwrap();
+        let gradients = (output * weight).unwrap().sum_all().unwrap().backward().unwrap();
+        check("grad.source", gradients.get(&source).unwrap());
+        check("grad.target", gradients.get(&target).unwrap());
+        let mut checked = 0;
+        for parameter in model.parameters().iter() {
+            if !parameter.name.contains("input_proj") {
+                check(&format!("grad.{}", parameter.name), gradients.get(&parameter.var).unwrap());
+                checked += 1;
+            }
+        }
+        assert_eq!(checked, 2 * 12 + 2 * 18 + 4);
+    }
+}
+
+/// What is kept after a source of `S` steps and an answer of `T`.
+#[test]
+fn the_state_of_transformers_is_as_large_as_their_cost_says() {
+    let (source, target) = inputs();
+    for (name, model) in models().into_iter().filter(|(name, _)| name.contains("transformer")) {
+        let encoded = model.encode(&source, None).unwrap();
+        let mut state = encoded.state.clone();
+        for t in 0..TARGET {
+            let input = target.get_on_dim(1, t).unwrap();
+            state = model.step(&input, &encoded, &state).unwrap().1;
+        }
+        let kept = encoded.states.elem_count() + encoded.memory.elements() + state.elements();
+        assert_eq!(model.cost(BATCH, SOURCE, TARGET).state_elements, kept as u64, "{name}");
     }
 }
