@@ -22,6 +22,7 @@
 //! ```
 
 pub mod batch;
+mod carry;
 pub mod checkpoint;
 pub mod clip;
 pub mod config;

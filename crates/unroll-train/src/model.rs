@@ -3,13 +3,12 @@
 use candle_core::{DType, Device, Tensor};
 use serde_json::{Map, Value};
 use unroll_core::architecture::Architecture;
-use unroll_core::model::last_step;
 use unroll_core::pair::{Encoded, PairArgs};
 use unroll_core::{
     BuildContext, Cost, Error as ModelError, Form, ForwardArgs, Lengths, Mode, PairModel,
     ParameterSet, Role, SequenceModel, State, cost, ops,
 };
-use unroll_tasks::{Batch, InputKind, OwnAnswers, Readout, TargetKind, Task};
+use unroll_tasks::{Batch, InputKind, Readout, TargetKind, Task};
 
 use crate::batch::{self, TensorBatch};
 use crate::{Error, Result};
@@ -395,6 +394,16 @@ impl TaskModel {
         &self.shape
     }
 
+    /// The implementation asked for.
+    pub(crate) fn form(&self) -> Form {
+        self.form
+    }
+
+    /// Token vectors, where they are learned.
+    pub(crate) fn embedding(&self) -> Option<&Tensor> {
+        self.embedding.as_ref()
+    }
+
     /// How inputs reach the body.
     pub fn input_layer(&self) -> InputLayer {
         self.input
@@ -559,126 +568,13 @@ impl TaskModel {
         self.head(&hidden)
     }
 
-    /// [`forward`](Self::forward) at every step of a window that goes on from `state` (`None`: the empty
-    /// one), and the state after it, cut off from the graph: what is learned from a window reaches no
-    /// further back (truncated back-propagation through time, Williams & Peng 1990).
-    ///
-    /// # Errors
-    /// When the batch does not fit; [`unroll_core::Error::Unsupported`] for models whose state grows with
-    /// every step or that look ahead.
-    pub fn forward_from(
-        &self,
-        batch: &TensorBatch,
-        state: Option<&State>,
-        mode: Mode<'_>,
-    ) -> Result<(Tensor, State)> {
-        let body = self.body()?;
-        let grows = body.zero_state(1)?.grows();
-        if !body.is_causal() || self.shape.readout == Readout::Last || grows {
-            return Err(Error::Model(ModelError::Unsupported(
-                "a state can be carried from window to window by causal models whose state has a fixed \
-                 size: recurrent ones that are not bidirectional"
-                    .into(),
-            )));
-        }
-        let input = self.features(batch)?;
-        let (lengths, form) = (batch.lengths.as_ref(), self.form);
-        let args = ForwardArgs { lengths, state, mode, form, ..ForwardArgs::new(&input) };
-        let after = body.forward(&args)?;
-        Ok((self.head(&answered(batch, &after.output)?)?, after.state.detach()))
-    }
-
-    /// The answers of a model that goes on from its own: from a step on, one of its inputs is its answer to
-    /// the step before. Without dropout.
-    ///
-    /// # Errors
-    /// When the batch does not fit; [`unroll_core::Error::Unsupported`] for models that look ahead.
-    pub fn forward_on_own(&self, batch: &TensorBatch, own: OwnAnswers) -> Result<Tensor> {
-        let body = self.body()?;
-        let (_, steps, features) = batch.input.dims3()?;
-        let OwnAnswers { from, feature } = own;
-        if !(1..=steps).contains(&from) || feature >= features || batch.lengths.is_some() {
-            return Err(Error::Batch {
-                task: self.shape.name.clone(),
-                message: format!(
-                    "no answers go into feature {feature} of {features} from step {from}"
-                ),
-            });
-        }
-        if !body.is_causal() {
-            return Err(Error::Model(ModelError::Unsupported(
-                "a model that looks ahead cannot go on from its own answers: causal = true, or no \
-                 bidirectional layers"
-                    .into(),
-            )));
-        }
-        let known = batch.input.narrow(1, 0, from)?.contiguous()?;
-        let read = body.forward(&ForwardArgs { form: self.form, ..ForwardArgs::new(&known) })?;
-        let (sequences, _, hidden) = read.output.dims3()?;
-        let mut state = read.state.detach();
-        let rows = self.head(&read.output.reshape((sequences * from, hidden))?)?.detach();
-        let first = rows.reshape((sequences, from, ()))?;
-        let mut latest = first.narrow(1, from - 1, 1)?.squeeze(1)?;
-        let mut answers = vec![first];
-        for step in from..steps {
-            let given = batch.input.narrow(1, step, 1)?.squeeze(1)?;
-            // candle does not join tensors without elements.
-            let other = |begin: usize, end: usize| -> Result<Option<Tensor>> {
-                Ok(if begin < end { Some(given.narrow(1, begin, end - begin)?) } else { None })
-            };
-            let parts = [other(0, feature)?, Some(latest), other(feature + 1, features)?];
-            let input = Tensor::cat(&parts.into_iter().flatten().collect::<Vec<_>>(), 1)?;
-            let (output, next) = body.step(&input, &state)?;
-            latest = self.head(&output)?.detach();
-            state = next.detach();
-            answers.push(latest.unsqueeze(1)?);
-        }
-        answered(batch, &Tensor::cat(&answers, 1)?)
-    }
-
-    /// Logits of what follows `tokens`, which are read from `state` on, and the state after them.
-    pub(crate) fn logits_after(
-        &self,
-        tokens: &[u32],
-        state: Option<&State>,
-    ) -> Result<(Vec<f64>, State)> {
-        let body = self.body()?;
-        let device = self.device();
-        let index = Tensor::from_slice(tokens, (1, tokens.len()), device)?;
-        let input = match (&self.embedding, self.input) {
-            (Some(embedding), _) => look_up(embedding, &index)?,
-            (None, InputLayer::OneHot { vocabulary }) => {
-                let identity = Tensor::eye(vocabulary, self.dtype(), device)?;
-                look_up(&identity, &index)?
-            }
-            (None, _) => {
-                return Err(Error::Model(ModelError::Unsupported(
-                    "the inputs are no tokens".into(),
-                )));
-            }
-        };
-        let (hidden, after) = match (state, tokens) {
-            (Some(state), [_]) => body.step(&input.squeeze(1)?, state)?,
-            _ => {
-                let after = body.forward(&ForwardArgs {
-                    state,
-                    form: self.form,
-                    ..ForwardArgs::new(&input)
-                })?;
-                (last_step(&after.output, None)?, after.state)
-            }
-        };
-        let logits = self.head(&hidden)?.squeeze(0)?.to_dtype(DType::F64)?;
-        Ok((logits.to_vec1()?, after.detach()))
-    }
-
-    fn head(&self, hidden: &Tensor) -> Result<Tensor> {
+    pub(crate) fn head(&self, hidden: &Tensor) -> Result<Tensor> {
         Ok(ops::linear(hidden, &self.head_weight, Some(&self.head_bias))?)
     }
 }
 
 /// The steps `(N, H)` of outputs `(B, T, H)` that are answered.
-fn answered(batch: &TensorBatch, output: &Tensor) -> Result<Tensor> {
+pub(crate) fn answered(batch: &TensorBatch, output: &Tensor) -> Result<Tensor> {
     let output = output.flatten_to(1)?;
     match &batch.rows {
         Some(rows) => Ok(output.index_select(rows, 0)?),
@@ -687,7 +583,7 @@ fn answered(batch: &TensorBatch, output: &Tensor) -> Result<Tensor> {
 }
 
 /// Rows of an embedding `(V, I)` for tokens `(B, T)`: `(B, T, I)`.
-fn look_up(embedding: &Tensor, tokens: &Tensor) -> Result<Tensor> {
+pub(crate) fn look_up(embedding: &Tensor, tokens: &Tensor) -> Result<Tensor> {
     let (sequences, seq_len) = tokens.dims2()?;
     let rows = embedding.index_select(&tokens.flatten_all()?, 0)?;
     Ok(rows.reshape((sequences, seq_len, embedding.dim(1)?))?)
