@@ -5,7 +5,8 @@ use std::f64::consts::LN_2;
 use candle_core::{D, DType, Tensor};
 use unroll_core::Mode;
 use unroll_tasks::{
-    AnswerScore, Batch, Better, Inputs, Metric, OtherMetric, Search, Split, TargetKind, Task,
+    AnswerScore, Batch, Better, ClassCounts, Inputs, Metric, OtherMetric, Search, Split,
+    TargetKind, Task,
 };
 
 use crate::batch::{TensorBatch, TensorTargets};
@@ -24,7 +25,7 @@ pub struct Evaluation {
     pub others: Vec<OtherMetric>,
 }
 
-/// Sums of losses and right answers over batches. Answers are added one by one in order, in f64:
+/// Sums of losses, errors and right answers over batches. Answers are added one by one in order, in f64:
 /// the sums do not depend on how a split is cut into batches.
 #[derive(Debug, Clone)]
 pub struct MetricTotals {
@@ -33,6 +34,7 @@ pub struct MetricTotals {
     loss: f64,
     right: f64,
     absolute: f64,
+    classes: ClassCounts,
     weight: f64,
 }
 
@@ -49,7 +51,8 @@ impl MetricTotals {
                     || is_absolute(metric)
             }
             TargetKind::Classes { .. } => {
-                matches!(metric, Metric::Accuracy | Metric::CrossEntropy | Metric::BitsPerCharacter)
+                is_of_classes(metric)
+                    || matches!(metric, Metric::CrossEntropy | Metric::BitsPerCharacter)
                     || matches!(metric, Metric::OfAnswers { .. } if task.answers().is_some())
             }
         };
@@ -59,7 +62,8 @@ impl MetricTotals {
                 message: format!("{} is no metric of {:?}", metric.name(), task.target()),
             });
         }
-        Ok(Self { metric, others, loss: 0.0, right: 0.0, absolute: 0.0, weight: 0.0 })
+        let classes = ClassCounts::default();
+        Ok(Self { metric, others, loss: 0.0, right: 0.0, absolute: 0.0, classes, weight: 0.0 })
     }
 
     /// Takes in the answers `(N, O)` to a batch.
@@ -67,8 +71,11 @@ impl MetricTotals {
         let losses: Vec<f64> =
             answer_losses(answers, &batch.targets)?.to_dtype(DType::F64)?.to_vec1()?;
         let right: Vec<bool> = match &batch.targets {
-            TensorTargets::Classes(classes) if self.wants(|metric| *metric == Metric::Accuracy) => {
+            TensorTargets::Classes(classes) if self.wants(is_of_classes) => {
                 let chosen: Vec<u32> = answers.argmax(D::Minus1)?.to_vec1()?;
+                for ((&chosen, &right), &weight) in chosen.iter().zip(classes).zip(&batch.weights) {
+                    self.classes.add(chosen, right, weight);
+                }
                 chosen.iter().zip(classes).map(|(chosen, right)| chosen == right).collect()
             }
             _ => vec![false; losses.len()],
@@ -115,10 +122,16 @@ impl MetricTotals {
             }
             Metric::BitsPerCharacter => loss / LN_2,
             Metric::Accuracy => self.right / self.weight,
+            Metric::MacroF1 => self.classes.macro_f1(),
             // Known by whoever looked for the answers.
             Metric::OfAnswers { .. } => f64::NAN,
         }
     }
+}
+
+/// Whether a metric is made of the classes that were chosen.
+fn is_of_classes(metric: &Metric) -> bool {
+    matches!(metric, Metric::Accuracy | Metric::MacroF1)
 }
 
 /// Whether a metric is made of absolute errors, which the loss does not tell.

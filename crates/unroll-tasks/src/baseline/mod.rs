@@ -1,6 +1,7 @@
 //! Baselines that are measured on the data.
 
 pub(crate) mod dtw;
+pub(crate) mod naive_bayes;
 pub(crate) mod ngram;
 pub(crate) mod ridge;
 pub(crate) mod series;
