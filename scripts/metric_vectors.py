@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Writes what sacreBLEU and jiwer say of made-up sentences, for the tests of unroll-tasks.
+"""Writes what sacreBLEU and jiwer say of made-up sentences, and scikit-learn of made-up answers, for the
+tests of unroll-tasks and unroll-train.
 
-    python3 -m venv venv && venv/bin/pip install sacrebleu==2.6.0 jiwer==4.0.0
+    python3 -m venv venv && venv/bin/pip install sacrebleu==2.6.0 jiwer==4.0.0 scikit-learn==1.9.1
     venv/bin/python scripts/metric_vectors.py > crates/unroll-tasks/tests/vectors/metrics.json
 """
 
@@ -9,8 +10,11 @@ import json
 import random
 
 import jiwer
+import numpy as np
 import sacrebleu
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
+from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error, root_mean_squared_error
+from sklearn.naive_bayes import MultinomialNB
 
 SENTENCES = [
     "Y dijo Dios: Sea la luz; y fué la luz.",
@@ -37,6 +41,63 @@ def spoiled(words, rng):
         if chance > 0.95:
             out.append(rng.choice(words))
     return out
+
+
+def classified(rng):
+    """Accuracy and macro F1, also where a class is never answered, never right or not there at all."""
+    cases = [
+        {"classes": 3, "answers": [0, 0, 0, 0], "targets": [0, 1, 2, 0]},
+        {"classes": 4, "answers": [3, 1, 1], "targets": [1, 1, 1]},
+        {"classes": 5, "answers": [4, 4], "targets": [2, 2]},
+        {"classes": 2, "answers": [1], "targets": [1]},
+    ]
+    for _ in range(12):
+        classes, count = rng.randrange(2, 9), rng.randrange(1, 60)
+        targets = [rng.randrange(classes) for _ in range(count)]
+        answers = [t if rng.random() < 0.6 else rng.randrange(classes) for t in targets]
+        cases.append({"classes": classes, "answers": answers, "targets": targets})
+    for case in cases:
+        case["accuracy"] = float(accuracy_score(case["targets"], case["answers"]))
+        case["macro_f1"] = float(f1_score(case["targets"], case["answers"], average="macro"))
+    return cases
+
+
+def forecast(rng):
+    """RMSE, MAE, and MASE by its definition (Hyndman & Koehler 2006) over a seasonal naive forecast of the
+    training series. All numbers are 32nds: float32 holds them exactly."""
+    cases = []
+    for season in [1, 1, 2, 7]:
+        count = rng.randrange(1, 30)
+        number = lambda: rng.randrange(-320, 320) / 32
+        history = [number() for _ in range(season + rng.randrange(5, 40))]
+        targets = [number() for _ in range(count)]
+        answers = [t + rng.randrange(-40, 40) / 32 for t in targets]
+        naive = float(np.mean(np.abs(np.array(history[season:]) - np.array(history[:-season]))))
+        mae = float(mean_absolute_error(targets, answers))
+        cases.append({
+            "season": season, "history": history, "targets": targets, "answers": answers,
+            "rmse": float(root_mean_squared_error(targets, answers)), "mae": mae, "mase": mae / naive,
+        })
+    return cases
+
+
+def naive_bayes(rng):
+    cases = []
+    for smoothing in [1.0, 1.0, 0.5]:
+        words, classes = rng.randrange(3, 12), rng.randrange(2, 5)
+        text = lambda label: [min(int(rng.expovariate(0.6)) + label, words - 1)
+                              for _ in range(rng.randrange(1, 9))]
+        counts = lambda texts: np.array([np.bincount(t, minlength=words) for t in texts])
+        labels = list(range(classes)) + [rng.randrange(classes) for _ in range(20)]
+        train = [text(label) for label in labels]
+        test = [text(rng.randrange(classes)) for _ in range(15)]
+        fitted = MultinomialNB(alpha=smoothing).fit(counts(train), labels)
+        cases.append({
+            "words": words, "classes": classes, "smoothing": smoothing, "train": train, "labels": labels,
+            "test": test, "joint": fitted.predict_joint_log_proba(counts(test)).tolist(),
+            "answers": fitted.predict(counts(test)).tolist(),
+        })
+    return cases
 
 
 def main():
@@ -67,8 +128,9 @@ def main():
         measured = jiwer.process_words(" ".join(reference), " ".join(hypothesis))
         errors = measured.substitutions + measured.deletions + measured.insertions
         distances.append({"hypothesis": hypothesis, "reference": reference, "errors": errors})
-    print(json.dumps({"tokens": tokens, "corpora": scores, "distances": distances},
-                     ensure_ascii=False, indent=1))
+    print(json.dumps({"tokens": tokens, "corpora": scores, "distances": distances,
+                      "classified": classified(rng), "forecasts": forecast(rng),
+                      "naive_bayes": naive_bayes(rng)}, ensure_ascii=False, indent=1))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ pub struct ReportContext {
     pub trials: Vec<TrialLine>,
     /// Planned trials without a record.
     pub missing: usize,
+    /// What was not planned, and why, a sentence each.
+    pub skipped: Vec<String>,
 }
 
 /// What a report says of one trial so that it can be found and run again.

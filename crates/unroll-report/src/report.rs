@@ -77,6 +77,9 @@ fn document(
             context.missing + summary.setting.trials
         ));
     }
+    for reason in &context.skipped {
+        short.words(format!("{reason}."));
+    }
     sections.push(short);
     sections.push(setting(summary));
     sections.extend(decide::section(decisions));

@@ -36,6 +36,7 @@ fn context() -> ReportContext {
             })
             .into(),
         missing: 1,
+        skipped: vec!["3 cells skipped: no data".into()],
     }
 }
 

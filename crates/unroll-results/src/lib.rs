@@ -35,7 +35,7 @@ mod testing;
 pub use decision::Decisions;
 pub use environment::Environment;
 pub use error::{Error, Result};
-pub use manifest::{Manifest, PlannedTrial};
+pub use manifest::{Manifest, PlannedTrial, Skipped};
 pub use record::TrialRecord;
 pub use summary::Summary;
 pub use tables::Tables;

@@ -32,6 +32,32 @@ pub struct Manifest {
     pub analysis: String,
     /// The trials, in the order in which they run and are reported.
     pub trials: Vec<PlannedTrial>,
+    /// Cells of the sweep without a trial, because their data were not there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<Skipped>,
+}
+
+/// Cells of a sweep that cannot run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// Their task.
+    pub task: String,
+    /// The data set that is not there.
+    pub set: String,
+    /// How many there are.
+    pub cells: usize,
+}
+
+impl std::fmt::Display for Skipped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { task, set, cells } = self;
+        let cells = if *cells == 1 { "1 cell".to_owned() } else { format!("{cells} cells") };
+        write!(
+            f,
+            "{cells} of the sweep skipped: the data set `{set}` of the task `{task}` is not there; \
+             `unroll data fetch {set}` brings it"
+        )
+    }
 }
 
 /// One trial of a manifest.
@@ -57,14 +83,25 @@ impl Manifest {
         analysis: String,
         trials: Vec<PlannedTrial>,
     ) -> Self {
-        let mut manifest =
-            Self { schema: SCHEMA, id: String::new(), experiment, question, analysis, trials };
-        manifest.id = manifest.content_hash();
-        manifest
+        let id = String::new();
+        let skipped = Vec::new();
+        let manifest = Self { schema: SCHEMA, id, experiment, question, analysis, trials, skipped };
+        manifest.with_skipped(Vec::new())
+    }
+
+    /// The same with cells that were skipped.
+    pub fn with_skipped(mut self, skipped: Vec<Skipped>) -> Self {
+        self.skipped = skipped;
+        self.id = self.content_hash();
+        self
     }
 
     fn content_hash(&self) -> String {
-        canonical::hash(&(&self.experiment, &self.question, &self.analysis, &self.trials))
+        let Self { experiment, question, analysis, trials, skipped, .. } = self;
+        if skipped.is_empty() {
+            return canonical::hash(&(experiment, question, analysis, trials));
+        }
+        canonical::hash(&(experiment, question, analysis, trials, skipped))
     }
 
     /// Reads the manifest of a folder and checks its ids.
@@ -165,6 +202,9 @@ impl Manifest {
         let (a, b) = (self.trials.len(), other.trials.len());
         if a != b {
             return Some(format!("one has {a} trials, the other {b}"));
+        }
+        if self.skipped != other.skipped {
+            return Some("other cells of the sweep are skipped for want of data".into());
         }
         Some("question, analysis or names of series differ".into())
     }

@@ -32,6 +32,14 @@ pub enum Error {
         /// The operating system's reason.
         source: std::io::Error,
     },
+    /// A data set that is fetched when asked for is not there.
+    #[error("data set `{set}` is not there (no {}): `unroll data fetch {set}` brings it", path.display())]
+    NotFetched {
+        /// Name of the set.
+        set: String,
+        /// A file that was looked for.
+        path: PathBuf,
+    },
     /// A data file has other content than expected.
     #[error("data file {}, line {line}: {message}", path.display())]
     Data {

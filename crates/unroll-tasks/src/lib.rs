@@ -33,7 +33,7 @@ pub mod task;
 pub use answer::{AnswerScore, OtherMetric, Search, edit_distance};
 pub use error::{Error, Result};
 pub use registry::{find, registry};
-pub use score::{Answers, Score};
+pub use score::{Answers, ClassCounts, Score};
 pub use task::{
     Baseline, Batch, Better, InputKind, Inputs, Metric, Options, OwnAnswers, PairInputs, Readout,
     Split, TargetKind, Targets, Task, TaskEntry, TaskRequest, Writing,

@@ -3,11 +3,12 @@
 use crate::TaskEntry;
 use crate::pairs::{g2p, translation};
 use crate::real::{
-    digits, electricity, japanese_vowels, mnist, pm25, spoken_digits, text, timeseries,
+    digits, electricity, japanese_vowels, mnist, pm25, spoken_digits, text, text_classification,
+    timeseries,
 };
 use crate::synthetic::{adding, copy, formal, mqar, parity, selective_copy};
 
-static REGISTRY: [TaskEntry; 23] = [
+static REGISTRY: [TaskEntry; 24] = [
     adding::ENTRY,
     copy::ENTRY,
     selective_copy::ENTRY,
@@ -29,6 +30,7 @@ static REGISTRY: [TaskEntry; 23] = [
     timeseries::ENTRY,
     pm25::ENTRY,
     text::ENTRY,
+    text_classification::ENTRY,
     g2p::ENTRY,
     translation::ENTRY,
 ];

@@ -16,7 +16,42 @@ pub enum Answers {
     LogProbabilities(Vec<f32>),
 }
 
-/// Running mean of a task's metric over batches; answers with weight 0 and padding do not count.
+/// How often each class was right, was answered, and would have been right.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ClassCounts {
+    /// `[right, answered, expected]` of each class.
+    counts: Vec<[f64; 3]>,
+}
+
+impl ClassCounts {
+    /// Takes in an answer.
+    pub fn add(&mut self, answer: u32, expected: u32, weight: f64) {
+        let most = answer.max(expected) as usize;
+        if most >= self.counts.len() {
+            self.counts.resize(most + 1, [0.0; 3]);
+        }
+        if answer == expected {
+            self.counts[expected as usize][0] += weight;
+        }
+        self.counts[answer as usize][1] += weight;
+        self.counts[expected as usize][2] += weight;
+    }
+
+    /// Mean over classes of F1, the harmonic mean of precision and recall: twice the right answers
+    /// over all that were or should have been that class. A class that is never right counts 0, one
+    /// that is neither answered nor expected does not count (scikit-learn's `f1_score` with
+    /// `average="macro"`). NaN over nothing.
+    pub fn macro_f1(&self) -> f64 {
+        let seen = self.counts.iter().filter(|[_, answered, expected]| answered + expected > 0.0);
+        let (sum, classes) =
+            seen.fold((0.0, 0.0), |(sum, classes), [right, answered, expected]| {
+                (sum + 2.0 * right / (answered + expected), classes + 1.0)
+            });
+        sum / classes
+    }
+}
+
+/// Running value of a task's metric over batches; answers with weight 0 and padding do not count.
 ///
 /// ```
 /// use unroll_tasks::{Answers, Score, Split, TaskRequest, find};
@@ -38,6 +73,7 @@ pub struct Score {
     target: TargetKind,
     total: f64,
     count: f64,
+    classes: ClassCounts,
 }
 
 impl Score {
@@ -49,6 +85,7 @@ impl Score {
             target: task.target(),
             total: 0.0,
             count: 0.0,
+            classes: ClassCounts::default(),
         }
     }
 
@@ -71,6 +108,11 @@ impl Score {
             if weight != 0.0 {
                 self.total += weight * term;
                 self.count += weight * self.size_of(batch, index / outputs);
+                if let (Metric::MacroF1, Targets::Classes(targets), Answers::Classes(answers)) =
+                    (&self.metric, &batch.targets, answers)
+                {
+                    self.classes.add(answers[index], targets[index], weight);
+                }
             }
         }
         Ok(())
@@ -90,6 +132,7 @@ impl Score {
             Metric::BitsPerCharacter { .. } => mean / LN_2,
             // Not of every number: the terms refuse it.
             Metric::RootMeanSquaredErrorAt { .. } => f64::NAN,
+            Metric::MacroF1 => self.classes.macro_f1(),
             Metric::MeanSquaredError
             | Metric::Accuracy
             | Metric::CrossEntropy
@@ -132,7 +175,11 @@ impl Score {
                 let pairs = targets.iter().zip(answers);
                 Ok(pairs.map(|(&t, &a)| (f64::from(a) - f64::from(t)).abs()).collect())
             }
-            (Metric::Accuracy, Targets::Classes(targets), Answers::Classes(answers)) => {
+            (
+                Metric::Accuracy | Metric::MacroF1,
+                Targets::Classes(targets),
+                Answers::Classes(answers),
+            ) => {
                 require_answers(answers.len(), targets.len())?;
                 let pairs = targets.iter().zip(answers);
                 Ok(pairs.map(|(t, a)| f64::from(u8::from(t == a))).collect())

@@ -135,7 +135,7 @@ pub struct Batch {
     pub continues: bool,
 }
 
-/// What is reported. All are means over the answers of a whole split (weights 1).
+/// What is reported, over the answers of a whole split (weights 1).
 #[derive(Debug, Clone, PartialEq)]
 pub enum Metric {
     /// Mean squared error.
@@ -172,6 +172,9 @@ pub enum Metric {
     },
     /// Fraction of right answers.
     Accuracy,
+    /// Mean over classes of the harmonic mean of precision and recall: every class counts alike
+    /// ([`ClassCounts::macro_f1`](crate::ClassCounts::macro_f1)).
+    MacroF1,
     /// Mean cross-entropy in nats.
     CrossEntropy,
     /// Cross-entropy in bits, over the characters of the right answers.
@@ -211,6 +214,7 @@ impl Metric {
             Self::MeanAbsoluteScaledError { .. } => "MASE".into(),
             Self::BitsPerCharacter { .. } => "bits per character".into(),
             Self::Accuracy => "accuracy".into(),
+            Self::MacroF1 => "macro F1".into(),
             Self::OfAnswers { name, .. } => (*name).into(),
             Self::CrossEntropy => "cross-entropy (nats)".into(),
         }
@@ -219,7 +223,7 @@ impl Metric {
     /// Which end is good.
     pub fn better(&self) -> Better {
         match self {
-            Self::Accuracy => Better::Higher,
+            Self::Accuracy | Self::MacroF1 => Better::Higher,
             Self::OfAnswers { better, .. } => *better,
             _ => Better::Lower,
         }

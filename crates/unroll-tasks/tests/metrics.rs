@@ -1,14 +1,15 @@
-//! Metrics against sacreBLEU and jiwer (`scripts/metric_vectors.py`).
+//! Metrics against sacreBLEU, jiwer and scikit-learn (`scripts/metric_vectors.py`).
 
 use serde::Deserialize;
-use unroll_tasks::edit_distance;
 use unroll_tasks::pairs::bleu;
+use unroll_tasks::{ClassCounts, edit_distance};
 
 #[derive(Deserialize)]
 struct Vectors {
     tokens: Vec<Tokens>,
     corpora: Vec<Corpus>,
     distances: Vec<Distance>,
+    classified: Vec<Classified>,
 }
 
 #[derive(Deserialize)]
@@ -30,6 +31,13 @@ struct Distance {
     hypothesis: Vec<String>,
     reference: Vec<String>,
     errors: usize,
+}
+
+#[derive(Deserialize)]
+struct Classified {
+    answers: Vec<u32>,
+    targets: Vec<u32>,
+    macro_f1: f64,
 }
 
 fn vectors() -> Vectors {
@@ -62,4 +70,17 @@ fn distances_are_those_of_jiwer() {
     for case in vectors().distances {
         assert_eq!(edit_distance(&case.hypothesis, &case.reference), case.errors);
     }
+}
+
+#[test]
+fn macro_f1_is_that_of_scikit_learn() {
+    for case in vectors().classified {
+        let mut counts = ClassCounts::default();
+        for (&answer, &target) in case.answers.iter().zip(&case.targets) {
+            counts.add(answer, target, 1.0);
+        }
+        let found = counts.macro_f1();
+        assert!((found - case.macro_f1).abs() < 1e-12, "{found} {}", case.macro_f1);
+    }
+    assert!(ClassCounts::default().macro_f1().is_nan());
 }

@@ -5,7 +5,8 @@ use std::f64::consts::LN_2;
 use candle_core::{D, DType, Tensor};
 use unroll_core::Mode;
 use unroll_tasks::{
-    AnswerScore, Batch, Better, Inputs, Metric, OtherMetric, Search, Split, TargetKind, Task,
+    AnswerScore, Batch, Better, ClassCounts, Inputs, Metric, OtherMetric, Search, Split,
+    TargetKind, Task,
 };
 
 use crate::batch::{TensorBatch, TensorTargets};
@@ -24,7 +25,7 @@ pub struct Evaluation {
     pub others: Vec<OtherMetric>,
 }
 
-/// Sums of losses and right answers over batches. Answers are added one by one in order, in f64:
+/// Sums of losses, errors and right answers over batches. Answers are added one by one in order, in f64:
 /// the sums do not depend on how a split is cut into batches.
 #[derive(Debug, Clone)]
 pub struct MetricTotals {
@@ -36,6 +37,7 @@ pub struct MetricTotals {
     characters: f64,
     /// Squared errors of each sequence's last number, and how many.
     last: [f64; 2],
+    classes: ClassCounts,
     weight: f64,
 }
 
@@ -53,10 +55,9 @@ impl MetricTotals {
                     || is_of_last(metric)
             }
             TargetKind::Classes { .. } => {
-                matches!(
-                    metric,
-                    Metric::Accuracy | Metric::CrossEntropy | Metric::BitsPerCharacter { .. }
-                ) || matches!(metric, Metric::OfAnswers { .. } if task.answers().is_some())
+                is_of_classes(metric)
+                    || matches!(metric, Metric::CrossEntropy | Metric::BitsPerCharacter { .. })
+                    || matches!(metric, Metric::OfAnswers { .. } if task.answers().is_some())
             }
         };
         if let Some(metric) = [&metric].into_iter().chain(&others).find(|metric| !fits(metric)) {
@@ -66,7 +67,8 @@ impl MetricTotals {
             });
         }
         let (loss, right, absolute, characters, weight) = (0.0, 0.0, 0.0, 0.0, 0.0);
-        Ok(Self { metric, others, loss, right, absolute, characters, last: [0.0; 2], weight })
+        let (classes, last) = (ClassCounts::default(), [0.0; 2]);
+        Ok(Self { metric, others, loss, right, absolute, characters, classes, last, weight })
     }
 
     /// Takes in the answers `(N, O)` to a batch.
@@ -74,8 +76,11 @@ impl MetricTotals {
         let losses: Vec<f64> =
             answer_losses(answers, &batch.targets)?.to_dtype(DType::F64)?.to_vec1()?;
         let right: Vec<bool> = match &batch.targets {
-            TensorTargets::Classes(classes) if self.wants(|metric| *metric == Metric::Accuracy) => {
+            TensorTargets::Classes(classes) if self.wants(is_of_classes) => {
                 let chosen: Vec<u32> = answers.argmax(D::Minus1)?.to_vec1()?;
+                for ((&chosen, &right), &weight) in chosen.iter().zip(classes).zip(&batch.weights) {
+                    self.classes.add(chosen, right, weight);
+                }
                 chosen.iter().zip(classes).map(|(chosen, right)| chosen == right).collect()
             }
             _ => vec![false; losses.len()],
@@ -147,10 +152,16 @@ impl MetricTotals {
                 loss * self.weight / self.characters / LN_2
             }
             Metric::Accuracy => self.right / self.weight,
+            Metric::MacroF1 => self.classes.macro_f1(),
             // Known by whoever looked for the answers.
             Metric::OfAnswers { .. } => f64::NAN,
         }
     }
+}
+
+/// Whether a metric is made of the classes that were chosen.
+fn is_of_classes(metric: &Metric) -> bool {
+    matches!(metric, Metric::Accuracy | Metric::MacroF1)
 }
 
 /// Whether a metric is made of absolute errors, which the loss does not tell.

@@ -153,6 +153,7 @@ fn metrics_are_the_tasks_own() {
             ..SmallTask::mean()
         },
         SmallTask::previous(5),
+        SmallTask { metric: Metric::MacroF1, ..SmallTask::previous(5) },
         SmallTask { metric: Metric::CrossEntropy, ..SmallTask::previous(5) },
         SmallTask {
             metric: Metric::MeanAbsoluteError { scale: 3.0, unit: "kW" },
@@ -182,7 +183,9 @@ fn metrics_are_the_tasks_own() {
                 (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap() as u32
             };
             let answers = match task.metric {
-                Metric::Accuracy => Answers::Classes(rows.iter().map(largest).collect()),
+                Metric::Accuracy | Metric::MacroF1 => {
+                    Answers::Classes(rows.iter().map(largest).collect())
+                }
                 Metric::CrossEntropy | Metric::BitsPerCharacter { .. } => {
                     Answers::LogProbabilities(
                         rows.iter()

@@ -22,16 +22,17 @@ use crate::bench::programs::Program;
 use crate::bench::scratch::TemporaryFolder;
 use crate::bench::{counts, outputs};
 use crate::cli::{
-    AbArgs, BenchCommand, Cli, Command, CompareArgs, CountsArgs, EvalArgs, ExportArgs, GateArgs,
-    LayerArgs, ListArgs, MergeArgs, ModeArg, PlanArgs, ProfileArg, ReplayArgs, ReportArgs,
-    RetryArg, RunArgs, SampleArgs, SlurmArgs, StatusArgs, SubmitCommand, VerifyArgs,
+    AbArgs, BenchCommand, Cli, Command, CompareArgs, CountsArgs, DataCommand, DataFetchArgs,
+    EvalArgs, ExportArgs, GateArgs, LayerArgs, ListArgs, MergeArgs, ModeArg, PlanArgs, ProfileArg,
+    ReplayArgs, ReportArgs, RetryArg, RunArgs, SampleArgs, SlurmArgs, StatusArgs, SubmitCommand,
+    VerifyArgs,
 };
 use crate::experiment::{Plan, Trial};
 use crate::gate::{self, Finding};
 use crate::progress::{Display, Progress, Silent};
 use crate::replay::{self, ReplayError, Replayed, Verdict};
 use crate::run::{self, RunError, RunOptions, RunOutcome};
-use crate::{bench, device, environment, eval, exit, list, report, sample, share, slurm};
+use crate::{bench, device, environment, eval, exit, fetch, list, report, sample, share, slurm};
 
 /// What ends a command early: the exit code and what to print.
 struct Failure(u8, miette::Report);
@@ -103,6 +104,13 @@ fn dispatch(cli: Cli) -> Outcome {
             BenchCommand::Counts(args) => bench_counts(&args),
         },
         Command::Gate(args) => run_gate(&args),
+        Command::Data(args) => match args.command {
+            DataCommand::List(args) if args.json => {
+                print_json(&fetch::list_json()).map(|()| exit::OK)
+            }
+            DataCommand::List(_) => print(&fetch::list()).map(|()| exit::OK),
+            DataCommand::Fetch(args) => fetch_data(&args),
+        },
         Command::List(args) => list_all(&args),
     }
 }
@@ -123,7 +131,17 @@ fn print_json(value: &Value) -> Result<(), Failure> {
 }
 
 fn read_plan(file: &Path, set: &[String], device: Option<&str>) -> Result<Plan, Failure> {
-    Plan::read(file, set, device).map_err(miette::Report::new).usage()
+    let plan = Plan::read(file, set, device).map_err(miette::Report::new).usage()?;
+    if plan.trials.is_empty() {
+        let reasons: Vec<String> = plan.skipped.iter().map(ToString::to_string).collect();
+        let message =
+            miette!("{}: nothing can run without data\n{}", file.display(), reasons.join("\n"));
+        return Err(Failure(exit::INCOMPLETE, message));
+    }
+    for skipped in &plan.skipped {
+        eprintln!("{skipped}");
+    }
+    Ok(plan)
 }
 
 fn output_folder(plan: &Plan, out: Option<&PathBuf>) -> PathBuf {
@@ -196,6 +214,7 @@ fn run_experiment(args: &RunArgs) -> Outcome {
     if args.json {
         let mut value = serde_json::to_value(&outcome).into_diagnostic().failure()?;
         value["missing"] = outcome.missing().into();
+        value["skipped"] = skipped_json(&plan)?;
         value["out"] = options.out.display().to_string().into();
         value["summary"] = written.summary;
         print_json(&value)?;
@@ -210,6 +229,11 @@ fn run_experiment(args: &RunArgs) -> Outcome {
         }
     }
     Ok(outcome.exit_code())
+}
+
+/// What a plan leaves out for want of data.
+fn skipped_json(plan: &Plan) -> Result<Value, Failure> {
+    serde_json::to_value(&plan.skipped).into_diagnostic().failure()
 }
 
 fn run_gate(args: &GateArgs) -> Outcome {
@@ -315,7 +339,10 @@ fn plan(args: &PlanArgs) -> Outcome {
             .collect();
         let manifest = plan.manifest().id;
         let name = &plan.experiment.name;
-        print_json(&json!({"experiment": name, "manifest": manifest, "trials": trials}))?;
+        let skipped = skipped_json(&plan)?;
+        print_json(&json!({
+            "experiment": name, "manifest": manifest, "trials": trials, "skipped": skipped,
+        }))?;
         return Ok(exit::OK);
     }
     let mut table = comfy_table::Table::new();
@@ -857,6 +884,25 @@ fn bench_counts(args: &CountsArgs) -> Outcome {
         print(&report.terminal())?;
     }
     Ok(if report.kept() || args.update { exit::OK } else { exit::REGRESSION })
+}
+
+fn fetch_data(args: &DataFetchArgs) -> Outcome {
+    let from = args.from.as_deref();
+    let wanted = fetch::wanted(&args.names, from).map_err(into_report).usage()?;
+    let home = unroll_tasks::data::home();
+    let (mut failed, mut printed) = (false, Ok(()));
+    fetch::fetch(&wanted, &home, from, &mut |set, outcome| match outcome {
+        Ok(fetched) if printed.is_ok() => printed = print(&fetch::line(set, &fetched)),
+        Ok(_) => {}
+        Err(error) => {
+            failed = true;
+            eprintln!("{}: not fetched. {error}", set.name);
+        }
+    })
+    .map_err(into_report)
+    .failure()?;
+    printed?;
+    Ok(if failed { exit::FAILURE } else { exit::OK })
 }
 
 fn list_all(args: &ListArgs) -> Outcome {

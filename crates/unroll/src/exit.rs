@@ -14,7 +14,7 @@ pub const INCONCLUSIVE: u8 = 4;
 pub const MISMATCH: u8 = 5;
 /// Folders belong to different runs, or to another version.
 pub const CONFLICT: u8 = 6;
-/// Trials are missing.
+/// Trials are missing, or the data of all of them.
 pub const INCOMPLETE: u8 = 7;
 /// Interrupted: the same command goes on.
 pub const INTERRUPTED: u8 = 75;

@@ -67,13 +67,18 @@ pub fn kind_of_machine(environment: &unroll_results::Environment) -> String {
     }
 }
 
+/// Whether a cell's task, which can go on with the name of a data set, is the named one.
+fn is_of(cell: &str, task: &str) -> bool {
+    cell.strip_prefix(task).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+}
+
 fn judge_one(expectation: &Expectation, records: &[TrialRecord], machine: &str) -> Judged {
     let Expectation { measure, arch, series, task, length, over, .. } = expectation;
     let wanted = |record: &&TrialRecord| {
         let cell = &record.cell;
         arch.as_ref().is_none_or(|arch| *arch == cell.architecture)
             && series.as_ref().is_none_or(|series| *series == cell.series)
-            && task.as_ref().is_none_or(|task| *task == cell.task)
+            && task.as_ref().is_none_or(|task| is_of(&cell.task, task))
             && length.is_none_or(|length| length == cell.length)
     };
     let measured: Vec<f64> =

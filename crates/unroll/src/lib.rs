@@ -10,6 +10,7 @@ pub mod environment;
 pub mod eval;
 pub mod exit;
 pub mod experiment;
+pub mod fetch;
 pub mod gate;
 pub mod list;
 pub mod measure;

@@ -65,6 +65,7 @@ pub(crate) fn context(dir: &Path, manifest: &Manifest, records: &[TrialRecord]) 
         manifest: manifest.id.clone(),
         trials: records.iter().map(line).collect(),
         missing: manifest.trials.len().saturating_sub(records.len()),
+        skipped: manifest.skipped.iter().map(ToString::to_string).collect(),
     }
 }
 

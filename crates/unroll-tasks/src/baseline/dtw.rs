@@ -13,21 +13,23 @@ pub(crate) fn nearest_neighbour_accuracy(
     channels: usize,
 ) -> f64 {
     let right = test.sequences.iter().zip(&test.labels).filter(|(sequence, label)| {
-        let distance = |other: &[f64]| dynamic_time_warping(sequence, other, channels);
-        let nearest = train
-            .sequences
-            .iter()
-            .map(|other| distance(other))
-            .zip(&train.labels)
-            .min_by(|a, b| a.0.total_cmp(&b.0));
-        nearest.is_some_and(|(_, found)| found == *label)
+        let (mut least, mut nearest) = (f64::INFINITY, None);
+        for (other, found) in train.sequences.iter().zip(&train.labels) {
+            // Of equally near ones the first.
+            let distance = dynamic_time_warping(sequence, other, channels, least);
+            if distance < least || nearest.is_none() {
+                (least, nearest) = (distance, Some(found));
+            }
+        }
+        nearest == Some(*label)
     });
     right.count() as f64 / test.sequences.len() as f64
 }
 
 /// Least sum of squared Euclidean distances between the steps of two sequences, over all alignments
-/// that keep the order. All channels are warped together; the window is not limited.
-fn dynamic_time_warping(a: &[f64], b: &[f64], channels: usize) -> f64 {
+/// that keep the order. All channels are warped together; the window is not limited. Infinite as soon
+/// as it cannot be below `limit`.
+fn dynamic_time_warping(a: &[f64], b: &[f64], channels: usize, limit: f64) -> f64 {
     let steps_b = b.len() / channels;
     // previous[j]: the best alignment of the steps of `a` so far with the first j steps of `b`.
     let mut previous = vec![f64::INFINITY; steps_b + 1];
@@ -37,6 +39,10 @@ fn dynamic_time_warping(a: &[f64], b: &[f64], channels: usize) -> f64 {
         for (j, step_b) in b.chunks(channels).enumerate() {
             let squared: f64 = step_a.iter().zip(step_b).map(|(x, y)| (x - y).powi(2)).sum();
             current[j + 1] = squared + previous[j].min(previous[j + 1]).min(current[j]);
+        }
+        // Every alignment goes through this step, and sums never fall.
+        if current.iter().all(|&sum| sum >= limit) {
+            return f64::INFINITY;
         }
         previous = current;
     }
@@ -51,10 +57,15 @@ mod tests {
     fn warping_forgives_other_speeds_only() {
         let slow = [0.0, 0.0, 1.0, 1.0, 2.0];
         let fast = [0.0, 1.0, 2.0];
-        assert_eq!(dynamic_time_warping(&slow, &fast, 1), 0.0);
-        assert_eq!(dynamic_time_warping(&[0.0, 3.0], &[1.0, 3.0], 1), 1.0);
+        let warped =
+            |a: &[f64], b: &[f64], channels| dynamic_time_warping(a, b, channels, f64::INFINITY);
+        assert_eq!(warped(&slow, &fast, 1), 0.0);
+        assert_eq!(warped(&[0.0, 3.0], &[1.0, 3.0], 1), 1.0);
         // Two channels: steps (0, 0), (1, 1) against the single step (0, 1).
-        assert_eq!(dynamic_time_warping(&[0.0, 0.0, 1.0, 1.0], &[0.0, 1.0], 2), 2.0);
+        assert_eq!(warped(&[0.0, 0.0, 1.0, 1.0], &[0.0, 1.0], 2), 2.0);
+        // Given up when it is not below the limit, and only then.
+        let limited = |limit| dynamic_time_warping(&[0.0, 3.0], &[1.0, 3.0], 1, limit);
+        assert_eq!((limited(1.0), limited(1.5)), (f64::INFINITY, 1.0));
     }
 
     #[test]

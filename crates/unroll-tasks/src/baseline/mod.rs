@@ -2,6 +2,7 @@
 
 pub(crate) mod compressor;
 pub(crate) mod dtw;
+pub(crate) mod naive_bayes;
 pub(crate) mod ngram;
 pub(crate) mod ridge;
 pub(crate) mod series;

@@ -143,6 +143,10 @@ impl Task for LabelledTask {
         Metric::Accuracy
     }
 
+    fn other_metrics(&self) -> Vec<Metric> {
+        vec![Metric::MacroF1]
+    }
+
     fn baselines(&self) -> Vec<Baseline> {
         let measure = || (self.measure_baselines)(&self.sequences, &self.splits);
         self.baselines.get_or_init(measure).clone()

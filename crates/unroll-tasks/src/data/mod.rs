@@ -5,7 +5,10 @@ pub(crate) mod file;
 pub mod folder;
 pub(crate) mod labelled;
 pub mod series_file;
+pub mod sets;
 pub(crate) mod split;
+pub mod tab_file;
 
-pub use folder::locate;
+pub use folder::{home, locate};
 pub use series_file::SeriesFile;
+pub use tab_file::TabFile;

@@ -1,4 +1,4 @@
-//! Tasks from bundled data sets.
+//! Tasks from bundled data sets, and from sets that are fetched.
 
 mod air_quality;
 pub(crate) mod digits;
@@ -11,4 +11,5 @@ pub(crate) mod pm25;
 mod scaling;
 pub(crate) mod spoken_digits;
 pub(crate) mod text;
+pub(crate) mod text_classification;
 pub(crate) mod timeseries;

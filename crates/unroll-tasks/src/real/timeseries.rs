@@ -10,6 +10,7 @@ use super::scaling::Scaling;
 use crate::baseline::most_frequent_class;
 use crate::baseline::series::{nearest_neighbour, nearest_neighbour_cost, ridge_without_order};
 use crate::data::labelled::{LabelledSequences, LabelledTask};
+use crate::data::sets::{self, DataSet};
 use crate::data::split::{Splits, stratified};
 use crate::data::{SeriesFile, locate};
 use crate::options::{self, TaskOptions, require_fixed_length};
@@ -19,7 +20,8 @@ use crate::{Baseline, Error, Options, Result, Task, TaskEntry, TaskRequest};
 pub(crate) const ENTRY: TaskEntry = TaskEntry {
     name: "timeseries",
     summary: "classification from two `.ts` files of your own, as the UEA and UCR archives have them \
-              (Bagnall et al. 2018): any channels, equal or different lengths, missing values",
+              (Bagnall et al. 2018): any channels, equal or different lengths, missing values; or from \
+              a named set of the UCR archive",
     options: options::list::<TimeseriesOptions>,
     fixed_length,
     resolve,
@@ -37,6 +39,9 @@ struct TimeseriesOptions {
     test: String,
     validation: f64,
     data_hash: String,
+    // Not written when it is not given: trials of files keep their identity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    set: Option<String>,
 }
 
 impl Default for TimeseriesOptions {
@@ -46,6 +51,7 @@ impl Default for TimeseriesOptions {
             test: "japanese_vowels_test.ts.gz".into(),
             validation: 0.2,
             data_hash: String::new(),
+            set: None,
         }
     }
 }
@@ -68,6 +74,11 @@ impl TaskOptions for TimeseriesOptions {
             help: "BLAKE3 of the contents of both files; filled in when an experiment is planned, \
                    so that it is part of a trial's identity; other contents are then an error",
         },
+        OptionDoc {
+            name: "set",
+            help: "a set of the UCR archive by its name, instead of files: `unroll data list` shows \
+                   them, `unroll data fetch NAME` brings one",
+        },
     ];
 
     fn validate(&self) -> Result<()> {
@@ -85,6 +96,45 @@ impl TaskOptions for TimeseriesOptions {
 }
 
 impl TimeseriesOptions {
+    /// The options, with the files of the named set in the place of files.
+    fn parse(given: &Options) -> Result<Self> {
+        let mut options: Self = options::parse(given)?;
+        if let Some(set) = options.named_set()?
+            && let [train, test] = set.files
+        {
+            let [train, test] = [train, test].map(|file| set.path_of(file));
+            let defaults = Self::default();
+            for (option, given, default, file) in [
+                ("train", &options.train, defaults.train, &train),
+                ("test", &options.test, defaults.test, &test),
+            ] {
+                if *given != default && given != file {
+                    let message = format!(
+                        "must be left out where `set` is given, which stands for the files of {}",
+                        set.name
+                    );
+                    return Err(Error::option(option, message));
+                }
+            }
+            set.require()?;
+            options = Self { train, test, ..options };
+        }
+        Ok(options)
+    }
+
+    fn named_set(&self) -> Result<Option<&'static DataSet>> {
+        let Some(name) = &self.set else { return Ok(None) };
+        let known = |set: &&DataSet| set.task == Some(ENTRY.name);
+        match sets::find_set(name).filter(known) {
+            Some(set) => Ok(Some(set)),
+            None => {
+                let names: Vec<&str> = sets::sets().iter().filter(known).map(|s| s.name).collect();
+                let message = format!("there is no set `{name}`; there are: {}", names.join(", "));
+                Err(Error::option("set", message))
+            }
+        }
+    }
+
     /// Hash of the contents of both files.
     fn hash(&self) -> Result<String> {
         let mut hasher = blake3::Hasher::new();
@@ -122,20 +172,20 @@ fn find(file: &str) -> PathBuf {
 }
 
 fn resolve(given: &Options) -> Result<Options> {
-    let mut options: TimeseriesOptions = options::parse(given)?;
+    let mut options = TimeseriesOptions::parse(given)?;
     options.check_hash()?;
     options.data_hash = options.hash()?;
     options::to_map(&options)
 }
 
 fn fixed_length(given: &Options) -> Result<Option<usize>> {
-    let options: TimeseriesOptions = options::parse(given)?;
+    let options = TimeseriesOptions::parse(given)?;
     let files = Files::read(&find(&options.train), &find(&options.test))?;
     Ok(Some(files.longest()))
 }
 
 fn build(request: &TaskRequest<'_>) -> Result<Box<dyn Task>> {
-    let options: TimeseriesOptions = options::parse(request.options)?;
+    let options = TimeseriesOptions::parse(request.options)?;
     options.check_hash()?;
     let files = Files::read(&find(&options.train), &find(&options.test))?;
     require_fixed_length(request.length, files.longest(), "the longest series of both files")?;
@@ -335,6 +385,31 @@ mod tests {
             task.evaluation(split, 64).iter().map(|batch| batch.batch_size).sum()
         };
         assert_eq!((count(Split::Validation), count(Split::Test)), (54, 370));
+    }
+
+    /// Bagnall et al. 2017, full window: <https://www.timeseriesclassification.com>.
+    #[test]
+    fn named_sets_have_the_published_baseline() {
+        for (set, length, right, of) in [
+            ("ItalyPowerDemand", 24, 978, 1029),
+            ("GunPoint", 150, 136, 150),
+            ("ArrowHead", 251, 123, 175),
+        ] {
+            let mut options = Options::new();
+            options.insert("set".into(), json!(set));
+            if let Some(error @ Error::NotFetched { .. }) = resolve(&options).err() {
+                eprintln!("skipped: {error}");
+                continue;
+            }
+            let resolved = resolve(&options).unwrap();
+            assert_eq!(resolved["train"], format!("fetched/{set}/{set}_TRAIN.ts"));
+            assert_eq!(resolve(&resolved).unwrap(), resolved);
+            let task = task(&resolved).unwrap();
+            assert_eq!(task.seq_len(), length);
+            let baselines = task.baselines();
+            let warped = baselines.iter().find(|baseline| baseline.name.contains("DTW")).unwrap();
+            assert_eq!(warped.value, f64::from(right) / f64::from(of), "{set}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use unroll_core::{Architecture, Cost};
 use unroll_results::record::{Cell, TrialKind};
-use unroll_results::{Manifest, PlannedTrial, canonical};
+use unroll_results::{Manifest, PlannedTrial, Skipped, canonical};
 
 use super::planner::Planner;
 use super::source::{Document, SourceError, help_with_names};
@@ -134,8 +134,10 @@ pub struct Plan {
     pub experiment: Experiment,
     /// The text that it was read from.
     pub text: String,
-    /// The trials.
+    /// The trials; none where all data are missing.
     pub trials: Vec<Trial>,
+    /// Cells of the sweep that cannot run, because their data are not there.
+    pub skipped: Vec<Skipped>,
 }
 
 /// What makes planning fail.
@@ -171,13 +173,15 @@ impl Plan {
             self.experiment.analysis.trim().to_owned(),
             self.trials.iter().map(planned).collect(),
         )
+        .with_skipped(self.skipped.clone())
     }
 
     /// Reads an experiment file, sets the given `key=value` pairs over it, and lists its trials.
     /// `device` replaces the axis of that name.
     ///
     /// # Errors
-    /// For anything that would keep a trial from running: nothing is left to be found later.
+    /// For anything that would keep a trial from running: nothing is left to be found later. Data that are
+    /// fetched when asked for, and are not there, are no error: see [`Plan::skipped`].
     pub fn read(path: &Path, sets: &[String], device: Option<&str>) -> Result<Self, PlanError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| PlanError::Read { path: path.display().to_string(), source })?;

@@ -1,10 +1,13 @@
 //! Expands an experiment into trials, and tells where a wrong setting was given.
 
+mod checks;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use unroll_core::{Architecture, Family};
+use unroll_results::Skipped;
 use unroll_results::record::{Cell, TrialKind};
 use unroll_tasks::{InputKind, Task, TaskEntry, TaskRequest};
 
@@ -15,8 +18,25 @@ use crate::{device, registry};
 
 type Result<T, E = Box<SourceError>> = std::result::Result<T, E>;
 
+/// Why a cell of the sweep is no trial.
+enum Stop {
+    /// The file is wrong.
+    Wrong(Box<SourceError>),
+    /// This data set is not there.
+    Absent(String),
+}
+
+impl From<Box<SourceError>> for Stop {
+    fn from(error: Box<SourceError>) -> Self {
+        Self::Wrong(error)
+    }
+}
+
 /// Axes that name a cell's place; every other axis is a dotted path to a setting.
 const NAMED_AXES: [&str; 5] = ["arch", "device", "length", "seed", "task"];
+
+/// Option of a task that names its data: it goes into the name of the task and not into that of a series.
+const NAMED_SET: &str = "set";
 
 /// Values of the axes in one cell.
 type Assignment = BTreeMap<String, Value>;
@@ -59,6 +79,7 @@ impl Planner {
     pub(super) fn plan(mut self) -> Result<Plan> {
         self.check_names()?;
         let mut trials = Vec::new();
+        let mut skipped: Vec<Skipped> = Vec::new();
         let mut seen = HashSet::new();
         let excluded = self.experiment.exclude.clone();
         for kind in self.experiment.measure.clone() {
@@ -66,106 +87,30 @@ impl Planner {
                 if excluded.iter().any(|when| holds(when, kind, &assignment)) {
                     continue;
                 }
-                let trial = self.trial(kind, &assignment)?;
+                let trial = match self.trial(kind, &assignment) {
+                    Ok(trial) => trial,
+                    Err(Stop::Wrong(error)) => return Err(error),
+                    Err(Stop::Absent(set)) => {
+                        let task = self.text("task", &assignment, "")?;
+                        match skipped.iter_mut().find(|s| (&s.task, &s.set) == (&task, &set)) {
+                            Some(known) => known.cells += 1,
+                            None => skipped.push(Skipped { task, set, cells: 1 }),
+                        }
+                        continue;
+                    }
+                };
                 // Cells that mean the same run once (an axis of another architecture's options).
                 if seen.insert((trial.id.clone(), trial.device.clone())) {
                     trials.push(trial);
                 }
             }
         }
-        if trials.is_empty() {
+        if trials.is_empty() && skipped.is_empty() {
             let message = "the sweep is empty: all of it is excluded".to_owned();
             return Err(self.document.error(&path(&["exclude"]), message));
         }
         let text = self.document.text().to_owned();
-        Ok(Plan { experiment: self.experiment, text, trials })
-    }
-
-    /// Names of the experiment, architectures, tasks and axes.
-    fn check_names(&self) -> Result<()> {
-        let name = &self.experiment.name;
-        let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-        if name.is_empty() || !name.chars().all(fits) {
-            let message = "a name has letters, digits, `_` and `-` only: it names a folder";
-            return Err(self.document.error(&path(&["name"]), message.into()));
-        }
-        let architectures = registry::all_names();
-        let tasks: Vec<&str> = unroll_tasks::registry().iter().map(|entry| entry.name).collect();
-        for (table, names, given) in [
-            ("arch", &architectures, self.experiment.arch.keys()),
-            ("task", &tasks, self.experiment.task.keys()),
-        ] {
-            for key in given {
-                if !names.contains(&key.as_str()) {
-                    let message = format!("there is no {table} called `{key}`");
-                    let at = path(&[table, key]);
-                    return Err(self.document.error_with_names(&at, &message, key, names));
-                }
-            }
-        }
-        if self.experiment.measure.is_empty() {
-            return Err(self.document.error(&path(&["measure"]), "nothing is measured".into()));
-        }
-        for (axis, values) in &self.experiment.axes {
-            let at = path(&["axes", axis]);
-            if values.is_empty() {
-                let message = format!("the sweep is empty: axis `{axis}` has no values");
-                return Err(self.document.error(&at, message));
-            }
-            if !NAMED_AXES.contains(&axis.as_str()) && !axis.contains('.') {
-                let message = format!(
-                    "`{axis}` is no axis; a setting is named by its dotted path, such as \
-                     `model.hidden_size`"
-                );
-                return Err(self.document.error_with_names(&at, &message, axis, &NAMED_AXES));
-            }
-        }
-        for axis in ["arch", "task"] {
-            if !self.experiment.axes.contains_key(axis) {
-                let message = format!("the sweep is empty: there is no axis `{axis}`");
-                return Err(self.document.error(&path(&["axes"]), message));
-            }
-        }
-        let overrides = self.experiment.overrides.iter().map(|change| &change.when).enumerate();
-        let overrides = overrides
-            .map(|(index, when)| (vec!["override".into(), index.to_string(), "when".into()], when));
-        let excluded = self.experiment.exclude.iter().enumerate();
-        let excluded =
-            excluded.map(|(index, when)| (vec!["exclude".into(), index.to_string()], when));
-        for (mut at, when) in overrides.chain(excluded) {
-            let known: Vec<&str> =
-                self.experiment.axes.keys().map(String::as_str).chain(["measure"]).collect();
-            for axis in when.keys() {
-                if !known.contains(&axis.as_str()) {
-                    at.push(axis.clone());
-                    let message = format!("`{axis}` is not swept here");
-                    return Err(self.document.error_with_names(&at, &message, axis, &known));
-                }
-            }
-        }
-        for (index, expected) in self.experiment.expect.iter().enumerate() {
-            let at = |key: &str| path(&["expect", &index.to_string(), key]);
-            let limits = [expected.at_most, expected.at_least, expected.exactly];
-            if limits.iter().all(Option::is_none) {
-                let message = "expects nothing: give `at_most`, `at_least` or `exactly`".to_owned();
-                return Err(self.document.error(&at("measure"), message));
-            }
-            if expected.exactly.is_some() != expected.on.is_some() {
-                let message =
-                    "`exactly` and `on` belong together: bits depend on the instruction set";
-                let key = if expected.on.is_some() { "on" } else { "exactly" };
-                return Err(self.document.error(&at(key), message.into()));
-            }
-            for (key, names, given) in
-                [("arch", &architectures, &expected.arch), ("task", &tasks, &expected.task)]
-            {
-                if let Some(given) = given.as_deref().filter(|given| !names.contains(given)) {
-                    let message = format!("there is no {key} called `{given}`");
-                    return Err(self.document.error_with_names(&at(key), &message, given, names));
-                }
-            }
-        }
-        Ok(())
+        Ok(Plan { experiment: self.experiment, text, trials, skipped })
     }
 
     /// All combinations of the axes: tasks outermost, then lengths, further axes, architectures and
@@ -252,7 +197,7 @@ impl Planner {
         self.document.deserialize(&tree)
     }
 
-    fn trial(&mut self, kind: TrialKind, assignment: &Assignment) -> Result<Trial> {
+    fn trial(&mut self, kind: TrialKind, assignment: &Assignment) -> Result<Trial, Stop> {
         let settings = self.settings(kind, assignment)?;
         let arch = self.text("arch", assignment, "")?;
         let task_name = self.text("task", assignment, "")?;
@@ -276,12 +221,14 @@ impl Planner {
             self.document.error(&self.axis_value("device", &device.as_str().into()), message)
         })?;
 
+        // What needs no data comes first: it is checked for cells without data too.
+        self.settings_are_sound(&settings)?;
+        let shared = self.shared_options(&settings)?;
         let given = settings.task.get(&task_name).cloned().unwrap_or_default();
         let task_options =
             (entry.resolve)(&given).map_err(|error| self.task_error(&error, entry))?;
         let (length, fixed) = self.length(entry, &task_options, assignment)?;
         let task = self.task(entry, length, &task_options, assignment)?;
-        self.settings_are_sound(&settings)?;
         self.goes_together(kind, architecture, task.as_ref())?;
 
         let batch_size = match kind {
@@ -289,7 +236,6 @@ impl Planner {
             TrialKind::Gradient => settings.gradient.examples,
             TrialKind::Throughput => settings.throughput.batch_size,
         };
-        let shared = self.shared_options(&settings)?;
         let resolve = |architecture: &dyn Architecture, size: Option<usize>| {
             let mut options = matching::known_options(architecture, &shared);
             if let Some(own) = settings.arch.get(architecture.name()) {
@@ -335,7 +281,10 @@ impl Planner {
             architecture: arch.clone(),
             family: architecture.family().name().into(),
             series,
-            task: task_name.clone(),
+            task: match task_options.get(NAMED_SET).and_then(Value::as_str) {
+                Some(set) => format!("{task_name} {set}"),
+                None => task_name.clone(),
+            },
             length,
             seed,
             device: device.clone(),
@@ -352,9 +301,12 @@ impl Planner {
         let evaluate_lengths =
             if quality && !fixed { settings.evaluate.lengths.clone() } else { Vec::new() };
         for &other in &evaluate_lengths {
-            self.task(entry, other, &task_options, assignment).map_err(|error| {
-                let at = self.origin(&["evaluate", "lengths"]);
-                self.document.error(&at, error.label().to_owned())
+            self.task(entry, other, &task_options, assignment).map_err(|stop| match stop {
+                Stop::Wrong(error) => {
+                    let at = self.origin(&["evaluate", "lengths"]);
+                    self.document.error(&at, error.label().to_owned()).into()
+                }
+                absent => absent,
             })?;
         }
         let in_training = settings.gradient.while_training()
@@ -401,6 +353,9 @@ impl Planner {
                 continue;
             }
             axes.insert(axis.clone(), value.clone());
+            if let ["task", _, NAMED_SET] = parts.as_slice() {
+                continue;
+            }
             let swept = self.experiment.axes.get(axis).is_some_and(|values| values.len() > 1);
             if swept {
                 let shown = match value {
@@ -538,7 +493,10 @@ impl Planner {
         }
     }
 
-    fn task_error(&self, error: &unroll_tasks::Error, entry: &TaskEntry) -> Box<SourceError> {
+    fn task_error(&self, error: &unroll_tasks::Error, entry: &TaskEntry) -> Stop {
+        if let unroll_tasks::Error::NotFetched { set, .. } = error {
+            return Stop::Absent(set.clone());
+        }
         let (option, names) = match error {
             unroll_tasks::Error::Option { option, .. } => (option.as_str(), None),
             unroll_tasks::Error::UnknownOption { option, known, .. } => {
@@ -557,9 +515,9 @@ impl Planner {
         match names {
             Some(names) => {
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
-                self.document.error_with_names(&at, &message, option, &names)
+                self.document.error_with_names(&at, &message, option, &names).into()
             }
-            None => self.document.error(&at, message),
+            None => self.document.error(&at, message).into(),
         }
     }
 
@@ -569,7 +527,7 @@ impl Planner {
         entry: &TaskEntry,
         options: &Map<String, Value>,
         assignment: &Assignment,
-    ) -> Result<(usize, bool)> {
+    ) -> Result<(usize, bool), Stop> {
         let fixed = (entry.fixed_length)(options).map_err(|e| self.task_error(&e, entry))?;
         if let Some(length) = fixed {
             return Ok((length, true));
@@ -578,13 +536,13 @@ impl Planner {
             Some(0) => {
                 let message = "a sequence has at least one step: length 0 is not possible";
                 let at = self.axis_value("length", &0.into());
-                Err(self.document.error(&at, message.into()))
+                Err(self.document.error(&at, message.into()).into())
             }
             Some(length) => Ok((length as usize, false)),
             None => {
                 let message =
                     format!("task `{}` comes in any length: give an axis `length`", entry.name);
-                Err(self.document.error(&path(&["axes"]), message))
+                Err(self.document.error(&path(&["axes"]), message).into())
             }
         }
     }
@@ -596,7 +554,7 @@ impl Planner {
         length: usize,
         options: &Map<String, Value>,
         assignment: &Assignment,
-    ) -> Result<Arc<dyn Task>> {
+    ) -> Result<Arc<dyn Task>, Stop> {
         let key = format!("{} {length} {}", entry.name, Value::Object(options.clone()));
         if !self.tasks.contains_key(&key) {
             let request = TaskRequest { length, seed: 0, options };
@@ -604,7 +562,7 @@ impl Planner {
                 unroll_tasks::Error::Option { option, .. } if option == "length" => {
                     let value = assignment.get("length").cloned().unwrap_or_default();
                     let at = self.axis_value("length", &value);
-                    self.document.error(&at, format!("{}: {error}", entry.name))
+                    self.document.error(&at, format!("{}: {error}", entry.name)).into()
                 }
                 _ => self.task_error(&error, entry),
             })?;
@@ -614,7 +572,7 @@ impl Planner {
     }
 
     /// Hashes of the files that a task reads.
-    fn data_hashes(&mut self, entry: &TaskEntry) -> Result<BTreeMap<String, String>> {
+    fn data_hashes(&mut self, entry: &TaskEntry) -> Result<BTreeMap<String, String>, Stop> {
         let mut hashes = BTreeMap::new();
         for &file in entry.files {
             if !self.hashes.contains_key(file) {
@@ -629,48 +587,6 @@ impl Planner {
             hashes.insert(file.to_owned(), self.hashes[file].clone());
         }
         Ok(hashes)
-    }
-
-    /// Numbers that no trial could run with.
-    fn settings_are_sound(&self, settings: &Experiment) -> Result<()> {
-        if let Err(error) = settings.train.validate() {
-            let at = self.origin(&["train", error.field()]);
-            return Err(self.document.error(&at, error.to_string()));
-        }
-        for (table, key, value) in [
-            ("gradient", "examples", settings.gradient.examples),
-            ("throughput", "batch_size", settings.throughput.batch_size),
-            ("throughput", "min_iterations", settings.throughput.min_iterations),
-        ] {
-            if value == 0 {
-                let at = self.origin(&[table, key]);
-                return Err(self.document.error(&at, format!("`{key}` must be at least 1")));
-            }
-        }
-        if let Some(jacobian) = &settings.gradient.jacobian {
-            for (key, value) in [("examples", jacobian.examples), ("probes", jacobian.probes)] {
-                if value == 0 {
-                    let at = self.origin(&["gradient", "jacobian", key]);
-                    return Err(self.document.error(&at, format!("`{key}` must be at least 1")));
-                }
-            }
-        }
-        if settings.throughput.min_seconds.is_nan() || settings.throughput.min_seconds < 0.0 {
-            let at = self.origin(&["throughput", "min_seconds"]);
-            return Err(self.document.error(&at, "`min_seconds` must not be negative".into()));
-        }
-        if settings.evaluate.lengths.contains(&0) {
-            let at = self.origin(&["evaluate", "lengths"]);
-            return Err(self.document.error(&at, "a sequence has at least one step".into()));
-        }
-        if registry::find(&settings.matching.reference).is_none() {
-            let names = registry::all_names();
-            let reference = &settings.matching.reference;
-            let message = format!("there is no architecture called `{reference}`");
-            let at = self.origin(&["match", "reference"]);
-            return Err(self.document.error_with_names(&at, &message, reference, &names));
-        }
-        Ok(())
     }
 }
 

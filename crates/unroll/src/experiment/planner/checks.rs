@@ -1,0 +1,135 @@
+//! What of an experiment is checked before its tasks and models are asked.
+
+use super::{Experiment, NAMED_AXES, Planner, Result, path};
+use crate::registry;
+
+impl Planner {
+    /// Names of the experiment, architectures, tasks and axes.
+    pub(super) fn check_names(&self) -> Result<()> {
+        let name = &self.experiment.name;
+        let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        if name.is_empty() || !name.chars().all(fits) {
+            let message = "a name has letters, digits, `_` and `-` only: it names a folder";
+            return Err(self.document.error(&path(&["name"]), message.into()));
+        }
+        let architectures = registry::all_names();
+        let tasks: Vec<&str> = unroll_tasks::registry().iter().map(|entry| entry.name).collect();
+        for (table, names, given) in [
+            ("arch", &architectures, self.experiment.arch.keys()),
+            ("task", &tasks, self.experiment.task.keys()),
+        ] {
+            for key in given {
+                if !names.contains(&key.as_str()) {
+                    let message = format!("there is no {table} called `{key}`");
+                    let at = path(&[table, key]);
+                    return Err(self.document.error_with_names(&at, &message, key, names));
+                }
+            }
+        }
+        if self.experiment.measure.is_empty() {
+            return Err(self.document.error(&path(&["measure"]), "nothing is measured".into()));
+        }
+        for (axis, values) in &self.experiment.axes {
+            let at = path(&["axes", axis]);
+            if values.is_empty() {
+                let message = format!("the sweep is empty: axis `{axis}` has no values");
+                return Err(self.document.error(&at, message));
+            }
+            if !NAMED_AXES.contains(&axis.as_str()) && !axis.contains('.') {
+                let message = format!(
+                    "`{axis}` is no axis; a setting is named by its dotted path, such as \
+                     `model.hidden_size`"
+                );
+                return Err(self.document.error_with_names(&at, &message, axis, &NAMED_AXES));
+            }
+        }
+        for axis in ["arch", "task"] {
+            if !self.experiment.axes.contains_key(axis) {
+                let message = format!("the sweep is empty: there is no axis `{axis}`");
+                return Err(self.document.error(&path(&["axes"]), message));
+            }
+        }
+        let overrides = self.experiment.overrides.iter().map(|change| &change.when).enumerate();
+        let overrides = overrides
+            .map(|(index, when)| (vec!["override".into(), index.to_string(), "when".into()], when));
+        let excluded = self.experiment.exclude.iter().enumerate();
+        let excluded =
+            excluded.map(|(index, when)| (vec!["exclude".into(), index.to_string()], when));
+        for (mut at, when) in overrides.chain(excluded) {
+            let known: Vec<&str> =
+                self.experiment.axes.keys().map(String::as_str).chain(["measure"]).collect();
+            for axis in when.keys() {
+                if !known.contains(&axis.as_str()) {
+                    at.push(axis.clone());
+                    let message = format!("`{axis}` is not swept here");
+                    return Err(self.document.error_with_names(&at, &message, axis, &known));
+                }
+            }
+        }
+        for (index, expected) in self.experiment.expect.iter().enumerate() {
+            let at = |key: &str| path(&["expect", &index.to_string(), key]);
+            let limits = [expected.at_most, expected.at_least, expected.exactly];
+            if limits.iter().all(Option::is_none) {
+                let message = "expects nothing: give `at_most`, `at_least` or `exactly`".to_owned();
+                return Err(self.document.error(&at("measure"), message));
+            }
+            if expected.exactly.is_some() != expected.on.is_some() {
+                let message =
+                    "`exactly` and `on` belong together: bits depend on the instruction set";
+                let key = if expected.on.is_some() { "on" } else { "exactly" };
+                return Err(self.document.error(&at(key), message.into()));
+            }
+            for (key, names, given) in
+                [("arch", &architectures, &expected.arch), ("task", &tasks, &expected.task)]
+            {
+                if let Some(given) = given.as_deref().filter(|given| !names.contains(given)) {
+                    let message = format!("there is no {key} called `{given}`");
+                    return Err(self.document.error_with_names(&at(key), &message, given, names));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Numbers that no trial could run with.
+    pub(super) fn settings_are_sound(&self, settings: &Experiment) -> Result<()> {
+        if let Err(error) = settings.train.validate() {
+            let at = self.origin(&["train", error.field()]);
+            return Err(self.document.error(&at, error.to_string()));
+        }
+        for (table, key, value) in [
+            ("gradient", "examples", settings.gradient.examples),
+            ("throughput", "batch_size", settings.throughput.batch_size),
+            ("throughput", "min_iterations", settings.throughput.min_iterations),
+        ] {
+            if value == 0 {
+                let at = self.origin(&[table, key]);
+                return Err(self.document.error(&at, format!("`{key}` must be at least 1")));
+            }
+        }
+        if let Some(jacobian) = &settings.gradient.jacobian {
+            for (key, value) in [("examples", jacobian.examples), ("probes", jacobian.probes)] {
+                if value == 0 {
+                    let at = self.origin(&["gradient", "jacobian", key]);
+                    return Err(self.document.error(&at, format!("`{key}` must be at least 1")));
+                }
+            }
+        }
+        if settings.throughput.min_seconds.is_nan() || settings.throughput.min_seconds < 0.0 {
+            let at = self.origin(&["throughput", "min_seconds"]);
+            return Err(self.document.error(&at, "`min_seconds` must not be negative".into()));
+        }
+        if settings.evaluate.lengths.contains(&0) {
+            let at = self.origin(&["evaluate", "lengths"]);
+            return Err(self.document.error(&at, "a sequence has at least one step".into()));
+        }
+        if registry::find(&settings.matching.reference).is_none() {
+            let names = registry::all_names();
+            let reference = &settings.matching.reference;
+            let message = format!("there is no architecture called `{reference}`");
+            let at = self.origin(&["match", "reference"]);
+            return Err(self.document.error_with_names(&at, &message, reference, &names));
+        }
+        Ok(())
+    }
+}
