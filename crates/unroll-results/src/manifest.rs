@@ -262,6 +262,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_skipped_is_part_of_what_a_manifest_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let all = manifest(&[1.0]);
+        assert!(!serde_json::to_string(&all).unwrap().contains("skipped"));
+        let skipped = Skipped { task: "text_classification".into(), set: "r8".into(), cells: 3 };
+        let part = all.clone().with_skipped(vec![skipped.clone()]);
+        assert_ne!(part.id, all.id);
+        assert!(all.difference(&part).unwrap().contains("skipped for want of data"));
+        part.write(dir.path()).unwrap();
+        assert_eq!(Manifest::read(dir.path()).unwrap(), part);
+        assert_eq!(part.with_skipped(Vec::new()), all);
+        assert!(skipped.to_string().starts_with("3 cells of the sweep skipped"));
+        assert!(skipped.to_string().ends_with("`unroll data fetch r8` brings it"));
+    }
+
+    #[test]
     fn a_trial_that_is_not_what_its_id_says_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let mut wrong = manifest(&[1.0]);

@@ -3,12 +3,12 @@
 use crate::TaskEntry;
 use crate::pairs::{g2p, translation};
 use crate::real::{
-    digits, electricity, japanese_vowels, mnist, pm25, spoken_digits, text, text_classification,
-    timeseries,
+    digits, electricity, fashion_mnist, japanese_vowels, mnist, pm25, spoken_digits, text,
+    text_classification, timeseries,
 };
 use crate::synthetic::{adding, copy, formal, mqar, parity, selective_copy};
 
-static REGISTRY: [TaskEntry; 24] = [
+static REGISTRY: [TaskEntry; 25] = [
     adding::ENTRY,
     copy::ENTRY,
     selective_copy::ENTRY,
@@ -24,6 +24,7 @@ static REGISTRY: [TaskEntry; 24] = [
     formal::entry::<formal::BucketSort>(),
     digits::ENTRY,
     mnist::ENTRY,
+    fashion_mnist::ENTRY,
     electricity::ENTRY,
     japanese_vowels::ENTRY,
     spoken_digits::ENTRY,

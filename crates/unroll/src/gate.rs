@@ -280,6 +280,16 @@ mod tests {
     }
 
     #[test]
+    fn a_task_is_found_on_each_of_its_data_sets() {
+        let mut record = record("lstm", 0, 0.001, None);
+        record.cell.task = "timeseries GunPoint".into();
+        let of = |task: &str| {
+            finding(&format!("measure = 'test'\ntask = '{task}'\nat_most = 9"), &[record.clone()])
+        };
+        assert_eq!((of("timeseries"), of("time")), (Finding::Met, Finding::NoData));
+    }
+
+    #[test]
     fn trials_that_went_wrong_meet_nothing() {
         let mut record = record("lstm", 0, 0.001, Some(40));
         record.status = Status::Diverged { step: 3 };

@@ -82,7 +82,10 @@ fn unknown(name: &str) -> String {
 fn options(options: &[(OptionDoc, Value)]) -> String {
     options
         .iter()
-        .map(|(doc, default)| format!("  {:<20} {} [{default}]\n", doc.name, doc.help))
+        .map(|(doc, default)| match default {
+            Value::Null => format!("  {:<20} {}\n", doc.name, doc.help),
+            default => format!("  {:<20} {} [{default}]\n", doc.name, doc.help),
+        })
         .collect()
 }
 

@@ -201,6 +201,37 @@ pub(crate) const REUTERS_R8: DataSet = DataSet {
     ],
 };
 
+/// Fashion-MNIST: official training and test images, each before its labels.
+pub(crate) const FASHION_MNIST: DataSet = DataSet {
+    name: "fashion_mnist",
+    what: "70,000 images of clothes of 10 kinds, 28 x 28 pixels (Xiao et al. 2017), as IDX files",
+    task: Some("fashion_mnist"),
+    licence: "MIT",
+    source: FASHION,
+    files: &[
+        SetFile {
+            member: "usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz",
+            bytes: 26_421_856,
+            blake3: "9cf1917a1e78f1fd6fc39c523af5a916d144f92767ee6fcc6c002381a8f69b73",
+        },
+        SetFile {
+            member: "usr/share/datasets/fashion-mnist/train-labels-idx1-ubyte.gz",
+            bytes: 29_491,
+            blake3: "d2083cac2b6237cf63eda9fb1574c378334eda70790a03b08083fcc021f00733",
+        },
+        SetFile {
+            member: "usr/share/datasets/fashion-mnist/t10k-images-idx3-ubyte.gz",
+            bytes: 4_422_079,
+            blake3: "714c9851366eec4f86efe253f1e8e18271dee7e2669e19e5aaff46de0b9edf90",
+        },
+        SetFile {
+            member: "usr/share/datasets/fashion-mnist/t10k-labels-idx1-ubyte.gz",
+            bytes: 5_125,
+            blake3: "aec827f7751347447e5f927f1d0de282b3e4a703309a230296be5d3742cf3adf",
+        },
+    ],
+};
+
 static SETS: [DataSet; 7] = [
     DataSet {
         name: "ItalyPowerDemand",
@@ -298,35 +329,7 @@ static SETS: [DataSet; 7] = [
         ],
     },
     REUTERS_R8,
-    DataSet {
-        name: "fashion_mnist",
-        what: "70,000 images of clothes of 10 kinds, 28 x 28 pixels (Xiao et al. 2017), as IDX files",
-        task: None,
-        licence: "MIT",
-        source: FASHION,
-        files: &[
-            SetFile {
-                member: "usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz",
-                bytes: 26_421_856,
-                blake3: "9cf1917a1e78f1fd6fc39c523af5a916d144f92767ee6fcc6c002381a8f69b73",
-            },
-            SetFile {
-                member: "usr/share/datasets/fashion-mnist/train-labels-idx1-ubyte.gz",
-                bytes: 29_491,
-                blake3: "d2083cac2b6237cf63eda9fb1574c378334eda70790a03b08083fcc021f00733",
-            },
-            SetFile {
-                member: "usr/share/datasets/fashion-mnist/t10k-images-idx3-ubyte.gz",
-                bytes: 4_422_079,
-                blake3: "714c9851366eec4f86efe253f1e8e18271dee7e2669e19e5aaff46de0b9edf90",
-            },
-            SetFile {
-                member: "usr/share/datasets/fashion-mnist/t10k-labels-idx1-ubyte.gz",
-                bytes: 5_125,
-                blake3: "aec827f7751347447e5f927f1d0de282b3e4a703309a230296be5d3742cf3adf",
-            },
-        ],
-    },
+    FASHION_MNIST,
 ];
 
 #[cfg(test)]

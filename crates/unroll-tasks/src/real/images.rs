@@ -146,7 +146,7 @@ fn integer(text: &str, largest: u16) -> Result<u16, String> {
 
 /// Ridge regression on all pixels, fitted on the training split, and the most frequent class. Both
 /// see the image at once: neither the order of the pixels nor the kind of step matters to them.
-fn baselines(sequences: &LabelledSequences, splits: &Splits) -> Vec<Baseline> {
+pub(super) fn baselines(sequences: &LabelledSequences, splits: &Splits) -> Vec<Baseline> {
     let examples = |part: &[usize]| ridge::Examples {
         rows: part.iter().map(|&index| sequences.sequence(index)).collect(),
         labels: part.iter().map(|&index| sequences.labels()[index]).collect(),

@@ -3,6 +3,7 @@
 mod air_quality;
 pub(crate) mod digits;
 pub(crate) mod electricity;
+pub(crate) mod fashion_mnist;
 mod hourly;
 mod images;
 pub(crate) mod japanese_vowels;
