@@ -10,13 +10,16 @@ use unroll_tasks::{InputKind, Task, TaskEntry, TaskRequest};
 
 use super::plan::{ALGORITHM, Plan, Trial, TrialSpec};
 use super::source::{Document, SourceError, set_path, split_path};
-use super::{Experiment, MatchBy, matching};
+use super::{Experiment, MatchBy, Precision, matching};
 use crate::{device, registry};
 
 type Result<T, E = Box<SourceError>> = std::result::Result<T, E>;
 
 /// Axes that name a cell's place; every other axis is a dotted path to a setting.
 const NAMED_AXES: [&str; 5] = ["arch", "device", "length", "seed", "task"];
+
+/// Settings of the whole file that are axes by their plain names.
+const SETTING_AXES: [&str; 2] = ["dtype", "precision"];
 
 /// Values of the axes in one cell.
 type Assignment = BTreeMap<String, Value>;
@@ -112,12 +115,13 @@ impl Planner {
                 let message = format!("the sweep is empty: axis `{axis}` has no values");
                 return Err(self.document.error(&at, message));
             }
-            if !NAMED_AXES.contains(&axis.as_str()) && !axis.contains('.') {
+            let names = [&NAMED_AXES[..], &SETTING_AXES].concat();
+            if !names.contains(&axis.as_str()) && !axis.contains('.') {
                 let message = format!(
                     "`{axis}` is no axis; a setting is named by its dotted path, such as \
                      `model.hidden_size`"
                 );
-                return Err(self.document.error_with_names(&at, &message, axis, &NAMED_AXES));
+                return Err(self.document.error_with_names(&at, &message, axis, &names));
             }
         }
         for axis in ["arch", "task"] {
@@ -275,6 +279,16 @@ impl Planner {
         device::check(&device).map_err(|message| {
             self.document.error(&self.axis_value("device", &device.as_str().into()), message)
         })?;
+        // Gradients are measured in f64, which knows no modes.
+        let precision =
+            if kind == TrialKind::Gradient { Precision::Fp32 } else { settings.precision };
+        precision.check(settings.dtype.dtype(), &device).map_err(|message| {
+            let at = match assignment.get("precision") {
+                Some(value) => self.axis_value("precision", value),
+                None => path(&["precision"]),
+            };
+            self.document.error(&at, message)
+        })?;
 
         let given = settings.task.get(&task_name).cloned().unwrap_or_default();
         let task_options =
@@ -339,6 +353,7 @@ impl Planner {
             seed,
             device: device.clone(),
             dtype: if kind == TrialKind::Gradient { "f64" } else { settings.dtype.name() }.into(),
+            precision: precision.name().into(),
             form: String::new(),
             hidden_size: hidden,
             num_layers: layers,
@@ -370,6 +385,7 @@ impl Planner {
             length,
             seed,
             dtype: settings.dtype,
+            precision,
             device: device.split(':').next().unwrap_or("cpu").to_owned(),
             train: (kind != TrialKind::Gradient).then(|| settings.train.clone()),
             evaluate_lengths,
