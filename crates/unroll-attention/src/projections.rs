@@ -4,11 +4,13 @@ use candle_core::Tensor;
 use unroll_core::parameters::Role;
 use unroll_core::{BuildContext, Cost, ParameterSet, Result, cost, ops};
 
-/// `x W^T + b`, as one operation when there is a bias.
+/// `x W^T + b`, as one operation when there is a bias and the device has it.
 fn fused_linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     match bias {
-        Some(bias) => Ok(unroll_kernels::linear(x, weight, bias)?),
-        None => ops::linear(x, weight, None),
+        Some(bias) if unroll_kernels::supports(x.device(), x.dtype()) => {
+            Ok(unroll_kernels::linear(x, weight, bias)?)
+        }
+        bias => ops::linear(x, weight, bias),
     }
 }
 

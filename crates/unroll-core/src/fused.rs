@@ -1,10 +1,15 @@
 //! From the shared layer arguments to the kernels' recurrent operation.
 
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 use unroll_kernels::{CellKind, Layer};
 
 use crate::Result;
 use crate::recurrent::{CellState, LayerArgs};
+
+/// Whether one-pass operations written for the CPU may be used: see [`unroll_kernels::supports`].
+pub fn supports(device: &Device, dtype: DType) -> bool {
+    unroll_kernels::supports(device, dtype)
+}
 
 /// Runs a layer as one fused operation; `None` where the kernels do not support the device or type.
 pub fn run(kind: CellKind, args: &LayerArgs<'_>) -> Result<Option<(Tensor, CellState)>> {

@@ -8,6 +8,11 @@
 //! - [`attention`](mod@attention): scaled dot-product attention; [`additive_scores`] for Bahdanau's.
 //! - [`layer_norm`], [`gelu`] and [`linear`]: what else a transformer block is made of.
 //! - [`isa`]: which instruction set the loops run on, chosen at run time.
+//! - [`gpu`]: GPUs: opening one, its name, its memory, its mode of multiplication.
+
+use std::sync::OnceLock;
+
+use candle_core::{DType, Device};
 
 mod additive;
 pub mod attention;
@@ -18,6 +23,7 @@ mod float;
 #[allow(unsafe_code)]
 mod fused;
 mod gelu;
+pub mod gpu;
 mod gru;
 pub mod isa;
 mod layer_norm;
@@ -44,6 +50,17 @@ pub use attention::{AttentionArgs, attention, self_attention};
 pub use gelu::gelu;
 pub use layer_norm::layer_norm;
 pub use linear::linear;
-pub use recurrent::{
-    CellKind, GruReset, GruUpdate, Layer, LayerOutput, Nonlinearity, layer, supports,
-};
+pub use recurrent::{CellKind, GruReset, GruUpdate, Layer, LayerOutput, Nonlinearity, layer};
+
+/// Whether the operations here run on this device and type: f32 and f64 on the CPU. With the environment
+/// variable `UNROLL_KERNELS=none` none does: everything then runs on candle's own operations, as it does
+/// on a device that has no kernels here.
+pub fn supports(device: &Device, dtype: DType) -> bool {
+    device.is_cpu() && matches!(dtype, DType::F32 | DType::F64) && enabled()
+}
+
+/// Whether the operations of this crate are used where they [run](supports).
+pub fn enabled() -> bool {
+    static ENABLED: OnceLock<bool> = OnceLock::new();
+    *ENABLED.get_or_init(|| std::env::var_os("UNROLL_KERNELS").is_none_or(|value| value != "none"))
+}

@@ -1,6 +1,6 @@
 //! Recurrent layers as one operation each.
 
-use candle_core::{DType, Device, Result, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 
 use crate::buffers::{Dims, TimeOrder};
 use crate::isa::Isa;
@@ -94,11 +94,6 @@ pub struct LayerOutput {
     pub hidden: Tensor,
     /// `(B, H)`; LSTM only.
     pub cell: Option<Tensor>,
-}
-
-/// Whether [`layer`] runs on this device and type: f32 and f64 on the CPU.
-pub fn supports(device: &Device, dtype: DType) -> bool {
-    device.is_cpu() && matches!(dtype, DType::F32 | DType::F64)
 }
 
 /// Runs a layer over the whole sequence as one node of the graph.

@@ -34,8 +34,9 @@ pub struct LayerTiming {
     pub gflops_per_s: f64,
     /// Tokens (batch times length) per second at the median.
     pub tokens_per_s: f64,
-    /// Largest memory in use during an iteration, above what was in use before it, bytes.
-    pub peak_bytes: u64,
+    /// Largest memory in use during an iteration, above what was in use before it, bytes; `None` when it
+    /// was not measured.
+    pub peak_bytes: Option<u64>,
 }
 
 /// Times a sequence model on standard normal input of `batch` sequences of `seq_len` steps, without

@@ -35,8 +35,9 @@ pub struct Timed {
     pub quantiles_s: [f64; 2],
     /// Iterations timed.
     pub iterations: usize,
-    /// Largest memory in use during an iteration, above what was in use before it, bytes.
-    pub peak_bytes: u64,
+    /// Largest memory in use during an iteration, above what was in use before it, bytes; `None` when it
+    /// was not measured.
+    pub peak_bytes: Option<u64>,
 }
 
 /// Memory in use, counted by the program that measures: by its allocator on the CPU, by the driver on
@@ -45,8 +46,9 @@ pub trait MemoryGauge {
     /// Begins anew: what is in use now counts as nothing.
     fn reset(&self);
 
-    /// Largest use since [`reset`](Self::reset), above what was in use then, bytes.
-    fn peak(&self) -> u64;
+    /// Largest use since [`reset`](Self::reset), above what was in use then, bytes; `None` where nothing
+    /// counts.
+    fn peak(&self) -> Option<u64>;
 }
 
 /// Counts nothing.
@@ -56,8 +58,8 @@ pub struct NoGauge;
 impl MemoryGauge for NoGauge {
     fn reset(&self) {}
 
-    fn peak(&self) -> u64 {
-        0
+    fn peak(&self) -> Option<u64> {
+        None
     }
 }
 
@@ -74,7 +76,7 @@ pub fn time<P, W>(
     mut prepare: impl FnMut() -> Result<P>,
     mut work: impl FnMut(&P) -> Result<W>,
 ) -> Result<Timed> {
-    let mut once = || -> Result<(Duration, u64)> {
+    let mut once = || -> Result<(Duration, Option<u64>)> {
         let prepared = prepare()?;
         device.synchronize()?;
         gauge.reset();
@@ -91,7 +93,7 @@ pub fn time<P, W>(
         once()?;
     }
     let mut seconds = Vec::new();
-    let (mut total, mut peak_bytes) = (0.0, 0);
+    let (mut total, mut peak_bytes) = (0.0, None);
     while total < options.min_seconds || seconds.len() < options.min_iterations.max(1) {
         let (elapsed, peak) = once()?;
         seconds.push(elapsed.as_secs_f64());
@@ -121,8 +123,8 @@ mod tests {
             self.0.set(0);
         }
 
-        fn peak(&self) -> u64 {
-            self.0.get()
+        fn peak(&self) -> Option<u64> {
+            Some(self.0.get())
         }
     }
 
@@ -147,7 +149,7 @@ mod tests {
             },
         )
         .unwrap();
-        assert_eq!((timed.iterations, timed.peak_bytes), (3, 3));
+        assert_eq!((timed.iterations, timed.peak_bytes), (3, Some(3)));
         assert!(timed.median_s < 0.01 && timed.min_s <= timed.median_s);
     }
 

@@ -222,8 +222,8 @@ fn throughput(found: &SideBySide) -> Rows {
             prefixed(b),
             significant(b / a),
             if pair.apart { "yes" } else { "no" }.to_owned(),
-            bytes(pair.peak_bytes[0]),
-            bytes(pair.peak_bytes[1]),
+            pair.peak_bytes[0].map_or_else(dash, bytes),
+            pair.peak_bytes[1].map_or_else(dash, bytes),
         ]);
     }
     rows

@@ -120,6 +120,10 @@ fn list<T: Display>(values: &[T]) -> String {
 fn setting(summary: &Summary) -> Section {
     let setting = &summary.setting;
     let mut section = Section::new("Setting");
+    let mut numbers = format!("Number type: {}", list(&setting.dtypes));
+    if setting.precisions.iter().any(|precision| precision != "fp32") {
+        numbers += &format!("; products in {}", list(&setting.precisions));
+    }
     let lines = [
         format!(
             "Trials: {}, of which {} finished, {} diverged, {} failed",
@@ -130,7 +134,7 @@ fn setting(summary: &Summary) -> Section {
         format!("Lengths: {}", list(&setting.lengths)),
         format!("Batch size: {}", list(&setting.batch_sizes)),
         format!("Device: {}", list(&setting.devices)),
-        format!("Number type: {}", list(&setting.dtypes)),
+        numbers,
         format!("Form: {}", list(&setting.forms)),
     ];
     section.blocks.push(Block::List(lines.into_iter().map(Words::from).collect()));

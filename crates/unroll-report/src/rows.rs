@@ -419,7 +419,7 @@ pub(crate) fn throughput(summary: &Summary, task: &str) -> Rows {
             times(&group.median_s),
             prefixed(group.tokens_per_s.median),
             group.gflops_per_s.map_or_else(dash, |spread| significant(spread.median)),
-            bytes(group.peak_bytes),
+            group.peak_bytes.map_or_else(dash, bytes),
         ]);
     }
     rows

@@ -123,6 +123,7 @@ pub const COLUMNS: &[ColumnDoc] = &[
     same("seed", KEYED, "", "seed"),
     same("device", KEYED, "", "`cpu`, `cuda:0`, ..."),
     same("dtype", TRIALS, "", "type of parameters and activations: `f32`, `f64`"),
+    same("precision", TRIALS, "", "how f32 products round on a GPU: `fp32` (not at all), `tf32`"),
     same("form", TRIALS, "", "form that ran: `fused`, `reference`, `unrolled`"),
     same("hidden_size", TRIALS, "elements", "hidden size after matching"),
     same("num_layers", TRIALS, "", "layers"),
@@ -311,7 +312,8 @@ pub const COLUMNS: &[ColumnDoc] = &[
         "peak_bytes",
         THROUGHPUT,
         "bytes",
-        "largest memory in use during the phase, above what was in use before",
+        "largest memory in use on the device during the phase, above what was in use before; empty \
+         when not measured",
     ),
     same("metric", LENGTHS, "", "name of the metric with its unit"),
     same("evaluated_length", LENGTHS, "steps", "length of the evaluated sequences"),

@@ -52,14 +52,19 @@ impl Environment {
         canonical::hash(self)
     }
 
-    /// What the bits of a result on a CPU depend on: equal strings, equal bits. The number of threads,
+    /// What the bits of a result depend on: on a CPU, equal strings mean equal bits. The number of threads,
     /// cores and jobs is not among it.
     pub fn numerics(&self) -> String {
-        canonical::hash(&(
+        let cpu = (
             (&self.sources, &self.lock, &self.rustc),
             (&self.target, &self.target_features),
             self.machine(),
-        ))
+        );
+        if self.cuda && !self.gpus.is_empty() {
+            canonical::hash(&(cpu, &self.gpus, &self.driver))
+        } else {
+            canonical::hash(&cpu)
+        }
     }
 
     /// The part of [`numerics`](Self::numerics) that is the machine: libraries choose block sizes by
@@ -151,5 +156,8 @@ mod tests {
         assert_eq!(one.numerics(), two.numerics());
         let other = Environment { cpu: Some("another".into()), ..one.clone() };
         assert_ne!(one.numerics(), other.numerics());
+        let on = |gpu: &str| Environment { cuda: true, gpus: vec![gpu.into()], ..one.clone() };
+        assert_ne!(on("one").numerics(), on("another").numerics());
+        assert_eq!(Environment { cuda: true, ..one.clone() }.numerics(), one.numerics());
     }
 }

@@ -122,7 +122,9 @@ impl TrialRecord {
             point.seconds = 0.0;
         }
         for times in &mut record.throughput {
-            *times = Throughput { phase: times.phase, ..Throughput::default() };
+            // A zero, as when it was a number in any case: fingerprints stay what they were.
+            let peak_bytes = Some(0);
+            *times = Throughput { phase: times.phase, peak_bytes, ..Throughput::default() };
         }
         record
     }
@@ -183,6 +185,9 @@ pub struct Cell {
     pub device: String,
     /// `f32` or `f64`.
     pub dtype: String,
+    /// How f32 products round on a GPU: `fp32` (not at all) or `tf32`.
+    #[serde(default = "exact", skip_serializing_if = "is_exact")]
+    pub precision: String,
     /// Form that ran: `fused`, `reference`, `unrolled`.
     pub form: String,
     /// Hidden size after matching.
@@ -195,6 +200,15 @@ pub struct Cell {
     pub matched_by: String,
     /// Values of all further axes by name.
     pub axes: BTreeMap<String, serde_json::Value>,
+}
+
+/// The precision of a cell that names none, as those from before there was a choice.
+fn exact() -> String {
+    "fp32".to_owned()
+}
+
+fn is_exact(precision: &String) -> bool {
+    precision == "fp32"
 }
 
 /// Counted costs at the trial's batch size and length.
@@ -395,8 +409,9 @@ pub struct Throughput {
     /// Counted FLOPs per second at the median.
     #[serde(with = "crate::number")]
     pub gflops_per_s: f64,
-    /// Largest memory in use during the phase, above what was in use before it, bytes.
-    pub peak_bytes: u64,
+    /// Largest memory in use on the device during the phase, above what was in use before it, bytes; `None`
+    /// when it was not measured.
+    pub peak_bytes: Option<u64>,
 }
 
 /// Clock times and where they were taken.

@@ -66,8 +66,8 @@ pub struct ThroughputPair {
     pub tokens_per_s: [f64; 2],
     /// Whether the ranges of the trials' medians do not overlap.
     pub apart: bool,
-    /// Peak memory, bytes.
-    pub peak_bytes: [u64; 2],
+    /// Peak memory, bytes, where it was measured.
+    pub peak_bytes: [Option<u64>; 2],
 }
 
 /// The best series in both.

@@ -193,6 +193,7 @@ fn trials(records: &[TrialRecord]) -> PolarsResult<DataFrame> {
     columns.append(&mut keys);
     columns.extend([
         column("dtype", records, |record| record.cell.dtype.clone()),
+        column("precision", records, |record| record.cell.precision.clone()),
         column("form", records, |record| record.cell.form.clone()),
         column("hidden_size", records, |record| record.cell.hidden_size as u64),
         column("num_layers", records, |record| record.cell.num_layers as u64),

@@ -28,6 +28,7 @@ pub(crate) fn quality(series: &str, length: usize, seed: u64, test: f64) -> Tria
             seed,
             device: "cpu".into(),
             dtype: "f32".into(),
+            precision: "fp32".into(),
             form: "fused".into(),
             hidden_size: 32,
             num_layers: 1,
@@ -180,7 +181,7 @@ pub(crate) fn measured(series: &str, length: usize, seed: u64, device: &str) -> 
         iterations: 10,
         tokens_per_s: 1e5 / (1 + seed) as f64,
         gflops_per_s: 3.0,
-        peak_bytes: 1000 * (1 + seed),
+        peak_bytes: Some(1000 * (1 + seed)),
     }];
     record
 }

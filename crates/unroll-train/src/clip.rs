@@ -62,6 +62,9 @@ pub fn global_norm(parameters: &ParameterSet, gradients: &GradStore) -> Result<f
 
 /// Sum of squares of a contiguous f32 or f64 tensor on the CPU; `None` for others.
 fn host_sum_of_squares(tensor: &Tensor) -> Option<f64> {
+    if !unroll_core::fused::supports(tensor.device(), tensor.dtype()) {
+        return None;
+    }
     let (storage, layout) = tensor.storage_and_layout();
     let (start, end) = layout.contiguous_offsets()?;
     match &*storage {

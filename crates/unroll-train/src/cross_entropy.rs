@@ -7,7 +7,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use crate::optim::Real;
@@ -17,7 +17,7 @@ const BLOCK: usize = 1 << 14;
 
 /// Whether the fused operation runs on this tensor.
 pub(crate) fn supports(logits: &Tensor) -> bool {
-    logits.device().is_cpu() && matches!(logits.dtype(), DType::F32 | DType::F64)
+    unroll_core::fused::supports(logits.device(), logits.dtype())
 }
 
 /// `-ln softmax(logits)[target]` of each row: `(N, C)` to `(N,)`. Every target must be below `C`.

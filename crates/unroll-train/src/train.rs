@@ -276,6 +276,8 @@ impl<'a> Trainer<'a> {
         self.done.loss_sum += loss;
         self.done.norm_sum += norm;
         self.done.steps_since_point += 1;
+        // On a GPU the optimiser may still be at work; what follows is not training.
+        self.model.device().synchronize()?;
         self.done.seconds += start.elapsed().as_secs_f64();
         if self.done.step.is_multiple_of(self.trace.every) {
             let weights = export(self.model.parameters()).to_bytes()?;
@@ -286,9 +288,6 @@ impl<'a> Trainer<'a> {
 
     /// Evaluates, adds the point to the curve, and ends the run if that says so.
     fn add_point(&mut self) -> Result<()> {
-        let waited = Instant::now();
-        self.model.device().synchronize()?;
-        self.done.seconds += waited.elapsed().as_secs_f64();
         let Evaluation { metric, loss, .. } =
             evaluate_batches(self.model, self.task, &self.validation)?;
         let done = &mut self.done;

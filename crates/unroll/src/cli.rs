@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::experiment::Precision;
 use crate::run::Shard;
 
 /// Compare sequence architectures - fairly, fast and reproducibly.
@@ -402,6 +403,25 @@ impl DtypeArg {
     }
 }
 
+/// How f32 products round on a GPU, on the command line.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum PrecisionArg {
+    /// Not at all
+    Fp32,
+    /// To TF32
+    Tf32,
+}
+
+impl PrecisionArg {
+    /// The setting.
+    pub fn precision(self) -> Precision {
+        match self {
+            Self::Fp32 => Precision::Fp32,
+            Self::Tf32 => Precision::Tf32,
+        }
+    }
+}
+
 /// Which loss `--probe` takes derivatives of.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum ProbeArg {
@@ -436,6 +456,9 @@ pub struct EvalArgs {
     /// Element type of the computation
     #[arg(long, default_value = "f32")]
     pub dtype: DtypeArg,
+    /// How f32 products round on a GPU
+    #[arg(long, default_value = "fp32")]
+    pub precision: PrecisionArg,
     /// Run the reference form instead of the fused one
     #[arg(long)]
     pub reference: bool,
@@ -610,6 +633,9 @@ pub struct LayerArgs {
     /// Element type
     #[arg(long, default_value = "f32")]
     pub dtype: DtypeArg,
+    /// How f32 products round on a GPU
+    #[arg(long, default_value = "fp32")]
+    pub precision: PrecisionArg,
     /// Device
     #[arg(long, default_value = "cpu")]
     pub device: String,

@@ -734,7 +734,9 @@ fn evaluate(args: &EvalArgs) -> Outcome {
         arch: args.arch.clone(),
         config,
         dtype: args.dtype.dtype(),
-        device: device::open(&args.device).map_err(|e| miette!("{e}")).usage()?,
+        device: device::open_in(&args.device, args.dtype.dtype(), args.precision.precision())
+            .map_err(|e| miette!("{e}"))
+            .usage()?,
         form: if args.reference { Form::Reference } else { Form::Auto },
         grad: args.grad,
         probe_last: args.probe.is_some(),
@@ -763,7 +765,9 @@ fn bench_layer(args: &LayerArgs) -> Outcome {
         causal: args.causal,
         train: matches!(args.mode, ModeArg::Train),
         dtype: args.dtype.dtype(),
-        device: device::open(&args.device).map_err(|e| miette!("{e}")).usage()?,
+        device: device::open_in(&args.device, args.dtype.dtype(), args.precision.precision())
+            .map_err(|e| miette!("{e}"))
+            .usage()?,
         form: if args.reference { Form::Reference } else { Form::Auto },
         min_seconds: args.min_seconds,
         iterations: args.iterations.map(|iterations| iterations as usize),
@@ -776,6 +780,8 @@ fn bench_layer(args: &LayerArgs) -> Outcome {
         ("threads", json!(threads)),
         ("dtype", json!(request.dtype.as_str())),
         ("device", json!(args.device)),
+        ("precision", json!(args.precision.precision().name())),
+        ("gpu", json!(environment::gpu_name(&args.device))),
     ] {
         value[key] = field;
     }

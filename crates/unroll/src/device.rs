@@ -1,6 +1,9 @@
 //! Devices by name.
 
-use candle_core::Device;
+use candle_core::{DType, Device};
+use unroll_kernels::gpu;
+
+use crate::experiment::Precision;
 
 /// Checks a device name without opening it.
 ///
@@ -34,9 +37,24 @@ pub fn open(name: &str) -> Result<Device, String> {
     match name.split_once(':').unwrap_or((name, "0")) {
         ("cuda", index) => {
             let index = index.parse::<usize>().unwrap_or(0);
-            Device::new_cuda(index)
-                .map_err(|error| format!("device `{name}` cannot be used here: {error}"))
+            gpu::open(index).map_err(|reason| {
+                format!(
+                    "device `{name}` cannot be used here: {reason}. `--device cpu` runs anywhere"
+                )
+            })
         }
         _ => Ok(Device::Cpu),
     }
+}
+
+/// Opens a device for work that is all in one precision: products round so in this process from now on.
+///
+/// # Errors
+/// As [`open`]; when there is no such precision for this type on this device.
+pub fn open_in(name: &str, dtype: DType, precision: Precision) -> Result<Device, String> {
+    check(name)?;
+    precision.check(dtype, name)?;
+    let device = open(name)?;
+    gpu::set_tf32(precision == Precision::Tf32);
+    Ok(device)
 }

@@ -1,5 +1,6 @@
 //! What this process runs on.
 
+use unroll_kernels::gpu;
 use unroll_results::{Environment, environment};
 
 /// The environment of this process.
@@ -16,7 +17,11 @@ pub fn current(threads: usize) -> Environment {
         rustc: env!("UNROLL_RUSTC").to_owned(),
         target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
         target_features: env!("UNROLL_TARGET_FEATURES").to_owned(),
-        instruction_set: unroll_kernels::isa::Isa::current().name().to_owned(),
+        instruction_set: if unroll_kernels::enabled() {
+            unroll_kernels::isa::Isa::current().name().to_owned()
+        } else {
+            "candle's operations".to_owned()
+        },
         cpu: cpu_name(),
         cores: cores(),
         threads,
@@ -37,8 +42,30 @@ fn cpu_name() -> Option<String> {
     line.split_once(':').map(|(_, name)| name.trim().to_owned())
 }
 
-/// Names of the GPUs and of the driver, as NVIDIA's kernel module tells them.
+/// Name of the GPU that a device's name stands for; `None` for the processor.
+pub fn gpu_name(device: &str) -> Option<String> {
+    let index = match device.split_once(':') {
+        None if device == "cuda" => 0,
+        Some(("cuda", index)) => index.parse().ok()?,
+        _ => return None,
+    };
+    gpu::list().ok()?.names.into_iter().nth(index)
+}
+
+/// Names of the GPUs by index, and the driver. The driver's library tells the GPUs that this process may
+/// use; without CUDA in the program, NVIDIA's kernel module tells all.
 fn gpus() -> (Vec<String>, Option<String>) {
+    let (installed, module) = kernel_module();
+    match gpu::list() {
+        Ok(gpus) => {
+            let cuda = format!("CUDA {}", gpus.cuda);
+            (gpus.names, Some(module.map_or(cuda.clone(), |module| format!("{module}, {cuda}"))))
+        }
+        Err(_) => (installed, module),
+    }
+}
+
+fn kernel_module() -> (Vec<String>, Option<String>) {
     let module = std::path::Path::new("/proc/driver/nvidia");
     let driver = std::fs::read_to_string(module.join("version")).ok();
     let driver = driver.and_then(|text| text.lines().next().map(|line| line.trim().to_owned()));

@@ -250,7 +250,7 @@ pub fn throughput(
         min_iterations: settings.min_iterations,
     };
     let batch_size = settings.batch_size;
-    let gauge = Gauge::default();
+    let gauge = Gauge::of(model.device());
     let timings = unroll_probe::measure(model, task, batch_size, &phases, train, &options, &gauge)?;
     let rows = timings.into_iter().map(|timing| Throughput {
         phase: match timing.phase {

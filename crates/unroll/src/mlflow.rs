@@ -223,6 +223,7 @@ fn params(record: &TrialRecord) -> Vec<(String, String)> {
         ("seed".to_owned(), cell.seed.to_string()),
         ("device".to_owned(), cell.device.clone()),
         ("dtype".to_owned(), cell.dtype.clone()),
+        ("precision".to_owned(), cell.precision.clone()),
         ("hidden_size".to_owned(), cell.hidden_size.to_string()),
         ("num_layers".to_owned(), cell.num_layers.to_string()),
         ("batch_size".to_owned(), cell.batch_size.to_string()),
@@ -261,7 +262,9 @@ fn metrics(record: &TrialRecord) -> Vec<Value> {
         let phase = times.phase.name();
         push(&format!("{phase}/tokens per s"), times.tokens_per_s, 0, 0.0);
         push(&format!("{phase}/median s"), times.median_s, 0, 0.0);
-        push(&format!("{phase}/peak bytes"), times.peak_bytes as f64, 0, 0.0);
+        if let Some(bytes) = times.peak_bytes {
+            push(&format!("{phase}/peak bytes"), bytes as f64, 0, 0.0);
+        }
     }
     found
 }

@@ -4,11 +4,13 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use candle_core::{DType, Device};
 use unroll_core::weights::export;
 use unroll_core::{Architecture, BuildContext, Stream};
+use unroll_kernels::gpu;
 use unroll_results::record::{
     self, Alignment, BaselineValue, Better, CurvePoint, LengthEvaluation, ModelCost, OtherMetric,
     Quality, Status, Timing, Trace, TrialKind,
@@ -20,7 +22,7 @@ use unroll_train::{
 };
 
 use crate::checkpoint::Checkpoints;
-use crate::experiment::{Trial, TrialSpec};
+use crate::experiment::{Precision, Trial, TrialSpec};
 use crate::measure::{self, Examples, Measured};
 use crate::progress::Progress;
 use crate::theory;
@@ -78,8 +80,18 @@ pub enum Outcome {
     Paused(u64),
 }
 
-/// Runs a trial; one that fails gives a record that says why.
+/// Held by the trial that runs on a GPU: how products round is a setting of the process, and trials that
+/// share a GPU would be in each other's times and memory.
+static GPU: Mutex<()> = Mutex::new(());
+
+/// Runs a trial; one that fails gives a record that says why. Of trials on GPUs, a process runs one at a
+/// time.
 pub fn run(trial: &Trial, device: &Device, surroundings: Surroundings<'_>) -> Outcome {
+    let _alone = (!device.is_cpu()).then(|| {
+        let guard = GPU.lock().unwrap_or_else(PoisonError::into_inner);
+        gpu::set_tf32(trial.spec.precision == Precision::Tf32);
+        guard
+    });
     let begin = Instant::now();
     let mut record = empty(trial);
     let mut runner = Runner {

@@ -250,6 +250,11 @@ fn wrong_settings_on_the_command_line_are_refused() {
             let run = unroll().arg("run").arg(&file).args(["--device", device]).assert();
             run.code(2).stderr(predicate::str::contains("scripts/build_cuda.sh"));
         }
+    } else if !Path::new("/proc/driver/nvidia").exists() {
+        // Built with it, the program says why there is no device, and nothing else.
+        let run = unroll().arg("run").arg(&file).args(["--device", "cuda"]).assert();
+        let text = predicate::str::contains("no NVIDIA driver");
+        run.code(2).stderr(text.and(predicate::str::contains("candle_core").not()));
     }
     unroll().args(["run", "does-not-exist.toml"]).assert().code(2);
 }

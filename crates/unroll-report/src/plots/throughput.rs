@@ -23,7 +23,7 @@ pub(super) fn plot(summary: &Summary, palette: &Palette, task: &str) -> Option<P
         panels.extend(panel(palette, &groups, phase, &x, "tokens/s", "", speed));
     }
     for phase in [Phase::Forward, Phase::TrainStep] {
-        let memory = |group: &ThroughputGroup| [group.peak_bytes as f64; 3];
+        let memory = |group: &ThroughputGroup| [group.peak_bytes.unwrap_or(0) as f64; 3];
         panels.extend(panel(
             palette,
             &groups,

@@ -40,6 +40,7 @@ pub(crate) fn blank(
             seed,
             device: "cpu".into(),
             dtype: "f32".into(),
+            precision: "fp32".into(),
             form: "fused".into(),
             hidden_size: if architecture == "rnn" { 67 } else { 36 },
             num_layers: 1,
@@ -236,7 +237,7 @@ pub(crate) fn throughput(series: &str, length: usize, seed: u64) -> TrialRecord 
             iterations: 50,
             tokens_per_s: tokens / seconds,
             gflops_per_s: 20.0 / cost,
-            peak_bytes: (tokens * 400.0 * cost * quadratic) as u64 + 10_000,
+            peak_bytes: Some((tokens * 400.0 * cost * quadratic) as u64 + 10_000),
         });
     }
     record
@@ -378,7 +379,7 @@ pub(crate) fn edge_cases() -> Vec<(&'static str, Vec<TrialRecord>)> {
 
     let mut odd = throughput("gru", 128, 0);
     odd.throughput[0].tokens_per_s = f64::INFINITY;
-    odd.throughput[1].peak_bytes = 0;
+    odd.throughput[1].peak_bytes = None;
     odd.throughput[2].tokens_per_s = 0.0;
     cases.push(("odd-times", vec![odd]));
     cases

@@ -308,7 +308,7 @@ fn candidate(summary: &Summary, group: &QualityGroup) -> Candidate {
             .then(|| group.n.saturating_sub(group.at_chance + group.diverged)),
         longest_solved,
         tokens_per_s: times.map(|t| t.tokens_per_s.median).or(trained),
-        peak_bytes: times.map(|t| t.peak_bytes).filter(|bytes| *bytes > 0),
+        peak_bytes: times.and_then(|t| t.peak_bytes).filter(|bytes| *bytes > 0),
         parameters: group.parameters,
         dominated_by: None,
         versus: None,

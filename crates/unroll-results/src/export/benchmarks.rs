@@ -36,7 +36,7 @@ fn measures(summary: &Summary) -> Vec<Measure> {
         };
         push("seconds", Better::Lower, group.median_s);
         push("tokens/s", Better::Higher, group.tokens_per_s);
-        if let Some(spread) = Spread::of([group.peak_bytes as f64]) {
+        if let Some(spread) = Spread::of(group.peak_bytes.map(|bytes| bytes as f64)) {
             push("peak bytes", Better::Lower, spread);
         }
     }

@@ -93,10 +93,11 @@ fn scalars(record: &TrialRecord) -> Vec<Scalar> {
     for times in &record.throughput {
         let phase = times.phase.name();
         for (what, value) in [
-            ("tokens per s", times.tokens_per_s),
-            ("median s", times.median_s),
-            ("peak bytes", times.peak_bytes as f64),
+            ("tokens per s", Some(times.tokens_per_s)),
+            ("median s", Some(times.median_s)),
+            ("peak bytes", times.peak_bytes.map(|bytes| bytes as f64)),
         ] {
+            let Some(value) = value else { continue };
             found.push(Scalar { tag: format!("{phase}/{what}"), step: 0, seconds: 0.0, value });
         }
     }

@@ -274,7 +274,7 @@ mod tests {
         let group = &summary.throughput[1];
         assert_eq!((group.median_s.median, group.min_s), (1.0, 0.4));
         assert_eq!(group.quantiles_s, [0.45, 1.9]);
-        assert_eq!(group.peak_bytes, 2000);
+        assert_eq!(group.peak_bytes, Some(2000));
         assert_eq!(group.tokens_per_s.median, 75_000.0);
     }
 

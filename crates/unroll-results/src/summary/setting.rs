@@ -24,6 +24,8 @@ pub struct Setting {
     pub devices: Vec<String>,
     /// Number types.
     pub dtypes: Vec<String>,
+    /// How f32 products round.
+    pub precisions: Vec<String>,
     /// Forms that ran.
     pub forms: Vec<String>,
     /// Sequences per batch, ascending.
@@ -77,6 +79,7 @@ pub(super) fn setting(index: &Index<'_>) -> Setting {
         lengths: ascending(records.iter().map(|record| record.cell.length)),
         devices: distinct(records.iter().map(|record| record.cell.device.clone())),
         dtypes: distinct(records.iter().map(|record| record.cell.dtype.clone())),
+        precisions: distinct(records.iter().map(|record| record.cell.precision.clone())),
         forms: distinct(records.iter().map(|record| record.cell.form.clone())),
         batch_sizes: ascending(records.iter().map(|record| record.cell.batch_size)),
     }

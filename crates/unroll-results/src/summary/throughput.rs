@@ -33,8 +33,8 @@ pub struct ThroughputGroup {
     pub tokens_per_s: Spread,
     /// Counted GFLOP/s, over trials; `None` when not counted.
     pub gflops_per_s: Option<Spread>,
-    /// Largest memory of all, bytes.
-    pub peak_bytes: u64,
+    /// Largest memory of all, bytes; `None` when it was not measured.
+    pub peak_bytes: Option<u64>,
 }
 
 pub(super) fn groups(index: &Index<'_>) -> Vec<ThroughputGroup> {
@@ -69,7 +69,7 @@ pub(super) fn groups(index: &Index<'_>) -> Vec<ThroughputGroup> {
                 ],
                 tokens_per_s,
                 gflops_per_s: spread(|t| t.gflops_per_s),
-                peak_bytes: times.iter().map(|t| t.peak_bytes).max().unwrap_or(0),
+                peak_bytes: times.iter().filter_map(|t| t.peak_bytes).max(),
             });
         }
     }

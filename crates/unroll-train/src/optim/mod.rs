@@ -159,9 +159,10 @@ enum Slots {
 impl Slots {
     fn zeros(count: usize, value: &Tensor) -> candle_core::Result<Self> {
         let elements = value.elem_count();
-        Ok(match (value.device(), value.dtype()) {
-            (Device::Cpu, DType::F32) => Self::F32(vec![vec![0.0; elements]; count]),
-            (Device::Cpu, DType::F64) => Self::F64(vec![vec![0.0; elements]; count]),
+        let in_place = unroll_core::fused::supports(value.device(), value.dtype());
+        Ok(match value.dtype() {
+            DType::F32 if in_place => Self::F32(vec![vec![0.0; elements]; count]),
+            DType::F64 if in_place => Self::F64(vec![vec![0.0; elements]; count]),
             _ => Self::Tensors((0..count).map(|_| value.zeros_like()).collect::<Result<_, _>>()?),
         })
     }

@@ -104,7 +104,7 @@ pub fn layer(request: &LayerRequest) -> unroll_probe::Result<LayerTiming> {
     let model = architecture.build(&given, &context)?;
     let mode = if request.train { LayerMode::Train } else { LayerMode::Infer };
     let size = (request.batch, request.seq_len);
-    bench_layer(model.as_ref(), size, mode, request.form, 0, &options, &Gauge::default())
+    bench_layer(model.as_ref(), size, mode, request.form, 0, &options, &Gauge::of(&request.device))
 }
 
 /// Scaled dot-product attention on given queries, keys and values `(B, N, T, d)`.
@@ -164,7 +164,7 @@ fn timed<T>(
     flops: u64,
     step: impl Fn(&()) -> unroll_probe::Result<T>,
 ) -> unroll_probe::Result<LayerTiming> {
-    let gauge: &dyn MemoryGauge = &Gauge::default();
+    let gauge: &dyn MemoryGauge = &Gauge::of(&request.device);
     let timed = time(options, &request.device, gauge, || Ok(()), step)?;
     Ok(LayerTiming {
         median_s: timed.median_s,

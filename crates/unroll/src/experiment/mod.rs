@@ -7,6 +7,7 @@ pub mod source;
 
 use std::collections::BTreeMap;
 
+use candle_core::DType;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use unroll_core::Init;
@@ -31,11 +32,15 @@ pub struct Experiment {
     /// What is measured in each cell of the sweep.
     #[serde(default = "measure_quality")]
     pub measure: Vec<TrialKind>,
-    /// Swept settings: `task`, `arch`, `length`, `seed`, `device`, or any setting by dotted path.
+    /// Swept settings: `task`, `arch`, `length`, `seed`, `device`, `dtype`, `precision`, or any setting by
+    /// dotted path.
     pub axes: BTreeMap<String, Vec<Value>>,
     /// Element type of parameters and activations: `f32` or `f64`.
     #[serde(default)]
     pub dtype: ElementType,
+    /// How f32 products on a GPU round what they read: `fp32` (not at all) or `tf32`.
+    #[serde(default)]
+    pub precision: Precision,
     /// Options for every architecture that has them.
     #[serde(default)]
     pub model: Map<String, Value>,
@@ -179,10 +184,53 @@ impl ElementType {
     }
 
     /// candle's type.
-    pub fn dtype(self) -> candle_core::DType {
+    pub fn dtype(self) -> DType {
         match self {
-            Self::F32 => candle_core::DType::F32,
-            Self::F64 => candle_core::DType::F64,
+            Self::F32 => DType::F32,
+            Self::F64 => DType::F64,
+        }
+    }
+}
+
+/// How products of f32 numbers on a GPU round what they read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// Not at all.
+    #[default]
+    Fp32,
+    /// To 10 bits of mantissa, which the GPU's matrix units multiply.
+    Tf32,
+}
+
+impl Precision {
+    /// Name in files and tables: `fp32`, `tf32`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fp32 => "fp32",
+            Self::Tf32 => "tf32",
+        }
+    }
+
+    /// Whether nothing is rounded: the default, which the meaning of a trial leaves out.
+    pub fn is_exact(&self) -> bool {
+        *self == Self::Fp32
+    }
+
+    /// Whether a model of this element type can run so on this device.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check(self, dtype: DType, device: &str) -> Result<(), String> {
+        match self {
+            Self::Tf32 if !device.starts_with("cuda") => {
+                Err(format!("`tf32` is how GPUs multiply; on `{device}` there is `fp32` alone"))
+            }
+            Self::Tf32 if dtype != DType::F32 => Err(format!(
+                "`tf32` rounds f32 numbers; with `{}` there is `fp32` alone",
+                dtype.as_str()
+            )),
+            _ => Ok(()),
         }
     }
 }

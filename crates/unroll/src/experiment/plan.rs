@@ -46,6 +46,10 @@ pub struct TrialSpec {
     pub seed: u64,
     /// Element type.
     pub dtype: super::ElementType,
+    /// How f32 products round. Trials from before there was a choice, and those that round nothing, leave
+    /// it out of their meaning.
+    #[serde(default, skip_serializing_if = "super::Precision::is_exact")]
+    pub precision: super::Precision,
     /// `cpu` or `cuda`.
     pub device: String,
     /// Training, of quality and throughput trials.

@@ -13,7 +13,7 @@ use unroll_tasks::{InputKind, Task, TaskEntry, TaskRequest};
 
 use super::plan::{ALGORITHM, Plan, Trial, TrialSpec};
 use super::source::{Document, SourceError, set_path, split_path};
-use super::{Experiment, MatchBy, matching};
+use super::{Experiment, MatchBy, Precision, matching};
 use crate::{device, registry};
 
 type Result<T, E = Box<SourceError>> = std::result::Result<T, E>;
@@ -37,6 +37,8 @@ const NAMED_AXES: [&str; 5] = ["arch", "device", "length", "seed", "task"];
 
 /// Option of a task that names its data: it goes into the name of the task and not into that of a series.
 const NAMED_SET: &str = "set";
+/// Settings of the whole file that are axes by their plain names.
+const SETTING_AXES: [&str; 2] = ["dtype", "precision"];
 
 /// Values of the axes in one cell.
 type Assignment = BTreeMap<String, Value>;
@@ -220,6 +222,16 @@ impl Planner {
         device::check(&device).map_err(|message| {
             self.document.error(&self.axis_value("device", &device.as_str().into()), message)
         })?;
+        // Gradients are measured in f64, which knows no modes.
+        let precision =
+            if kind == TrialKind::Gradient { Precision::Fp32 } else { settings.precision };
+        precision.check(settings.dtype.dtype(), &device).map_err(|message| {
+            let at = match assignment.get("precision") {
+                Some(value) => self.axis_value("precision", value),
+                None => path(&["precision"]),
+            };
+            self.document.error(&at, message)
+        })?;
 
         // What needs no data comes first: it is checked for cells without data too.
         self.settings_are_sound(&settings)?;
@@ -289,6 +301,7 @@ impl Planner {
             seed,
             device: device.clone(),
             dtype: if kind == TrialKind::Gradient { "f64" } else { settings.dtype.name() }.into(),
+            precision: precision.name().into(),
             form: String::new(),
             hidden_size: hidden,
             num_layers: layers,
@@ -323,6 +336,7 @@ impl Planner {
             length,
             seed,
             dtype: settings.dtype,
+            precision,
             device: device.split(':').next().unwrap_or("cpu").to_owned(),
             train: (kind != TrialKind::Gradient).then(|| settings.train.clone()),
             evaluate_lengths,

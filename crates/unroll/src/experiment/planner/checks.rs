@@ -1,6 +1,6 @@
 //! What of an experiment is checked before its tasks and models are asked.
 
-use super::{Experiment, NAMED_AXES, Planner, Result, path};
+use super::{Experiment, NAMED_AXES, Planner, Result, SETTING_AXES, path};
 use crate::registry;
 
 impl Planner {
@@ -35,12 +35,13 @@ impl Planner {
                 let message = format!("the sweep is empty: axis `{axis}` has no values");
                 return Err(self.document.error(&at, message));
             }
-            if !NAMED_AXES.contains(&axis.as_str()) && !axis.contains('.') {
+            let names = [&NAMED_AXES[..], &SETTING_AXES].concat();
+            if !names.contains(&axis.as_str()) && !axis.contains('.') {
                 let message = format!(
                     "`{axis}` is no axis; a setting is named by its dotted path, such as \
                      `model.hidden_size`"
                 );
-                return Err(self.document.error_with_names(&at, &message, axis, &NAMED_AXES));
+                return Err(self.document.error_with_names(&at, &message, axis, &names));
             }
         }
         for axis in ["arch", "task"] {
