@@ -32,7 +32,11 @@ fn build(
 /// Whether the data of a task are there; says so where they are not: they are fetched when asked for.
 fn is_there(entry: &TaskEntry) -> bool {
     let options = Map::new();
-    match (entry.build)(&TaskRequest { length: 64, seed: 0, options: &options }) {
+    match (entry.build)(&TaskRequest {
+        length: length_of(entry, 64, &options),
+        seed: 0,
+        options: &options,
+    }) {
         Err(error @ Error::NotFetched { .. }) => {
             eprintln!("{} is skipped: {error}", entry.name);
             false
@@ -375,7 +379,13 @@ fn wrong_options_are_errors_that_name_them() {
     ] {
         let entry = find(task).unwrap();
         let options = options(&given);
-        match (entry.build)(&TaskRequest { length: 64, seed: 0, options: &options }).err() {
+        match (entry.build)(&TaskRequest {
+            length: length_of(entry, 64, &options),
+            seed: 0,
+            options: &options,
+        })
+        .err()
+        {
             Some(Error::Option { option, .. }) => assert_eq!(option, culprit, "{task}"),
             other => panic!("{task} with {options:?}: {other:?}"),
         }
@@ -384,7 +394,12 @@ fn wrong_options_are_errors_that_name_them() {
         let options = options(&json!({ "eval_exmaples": 10 }));
         for error in [
             (entry.resolve)(&options).err(),
-            (entry.build)(&TaskRequest { length: 64, seed: 0, options: &options }).err(),
+            (entry.build)(&TaskRequest {
+                length: length_of(entry, 64, &options),
+                seed: 0,
+                options: &options,
+            })
+            .err(),
         ] {
             assert!(
                 matches!(&error, Some(Error::UnknownOption { task, option, .. })

@@ -424,7 +424,12 @@ fn bundled_experiments_can_be_planned() {
     let (own, papers) = (files(&folder), files(&folder.join("paper")));
     assert!(own.len() >= 18 && papers.len() >= 5);
     for path in own.iter().chain(&papers) {
-        unroll().arg("plan").arg(path).assert().success();
+        // Data that are fetched when asked for may not be there.
+        let planned = unroll().arg("plan").arg(path).assert();
+        let output = planned.get_output();
+        let said = String::from_utf8_lossy(&output.stderr);
+        let absent = output.status.code() == Some(7) && said.contains("unroll data fetch");
+        assert!(output.status.success() || absent, "{}: {said}", path.display());
     }
     for path in papers {
         let text = std::fs::read_to_string(&path).unwrap();
