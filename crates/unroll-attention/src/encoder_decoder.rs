@@ -347,14 +347,14 @@ impl EncoderDecoder {
 }
 
 /// The same pass with streams of its own for a part of the model.
-fn streams(mode: Mode<'_>, part: &str) -> Option<Stream> {
+pub(crate) fn streams(mode: Mode<'_>, part: &str) -> Option<Stream> {
     match mode {
         Mode::Train(stream) => Some(stream.child(part)),
         Mode::Eval => None,
     }
 }
 
-fn mode(stream: Option<&Stream>) -> Mode<'_> {
+pub(crate) fn mode(stream: Option<&Stream>) -> Mode<'_> {
     stream.map_or(Mode::Eval, Mode::Train)
 }
 

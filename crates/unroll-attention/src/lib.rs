@@ -1,6 +1,6 @@
 //! Attention: additive, Luong, multi-head, sliding-window and linear.
 //!
-//! Four families, each with one configuration:
+//! Five families, each with one configuration:
 //!
 //! | configuration | registry names | what it is |
 //! |---|---|---|
@@ -8,6 +8,7 @@
 //! | [`TransformerConfig`] | `transformer`, `local_transformer`, `linear_transformer` | pre-norm residual blocks with positions |
 //! | [`RecurrentAttentionConfig`] | `additive`, `additive_scalar`, `luong_dot`, `luong_general`, `luong_concat`, `recurrent_mha`, `recurrent_local`, `recurrent_linear` | attention over the states of a recurrent layer |
 //! | [`EncoderDecoderConfig`] | `encdec`, `encdec_additive`, `encdec_luong_dot`, `encdec_luong_general`, `encdec_luong_concat`, `encdec_mha` | from one sequence to another, with attention over the encoder's states |
+//! | [`FusionConfig`] | `late_fusion`, `cross_attention_fusion` | two sequences of different kinds to one answer |
 //!
 //! # State
 //!
@@ -24,6 +25,7 @@
 //! layer gives: the padded query's own attention over the real keys.
 
 mod encoder_decoder;
+mod fusion;
 mod layer;
 mod linear;
 mod memory;
@@ -37,9 +39,10 @@ mod softmax;
 mod transformer;
 
 pub use encoder_decoder::{CrossAttention, EncoderDecoder, EncoderDecoderConfig};
+pub use fusion::{FusedEncoders, Fusion, FusionConfig, Pooling};
 pub use layer::{AttentionConfig, AttentionLayer};
 pub use positions::Positions;
 pub use recurrent::{Base, Combine, Query, RecurrentAttention, RecurrentAttentionConfig, Score};
-pub use registry::{ARCHITECTURES, PAIR_ARCHITECTURES};
+pub use registry::{ARCHITECTURES, FUSION_ARCHITECTURES, PAIR_ARCHITECTURES};
 pub use self_attention::Kind;
 pub use transformer::{Transformer, TransformerConfig};

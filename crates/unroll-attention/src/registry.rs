@@ -3,6 +3,7 @@
 use unroll_core::{Architecture, Entry};
 
 use crate::encoder_decoder::{CrossAttention, EncoderDecoderConfig};
+use crate::fusion::{Fusion, FusionConfig};
 use crate::layer::AttentionConfig;
 use crate::recurrent::{Combine, Query, RecurrentAttentionConfig, Score};
 use crate::self_attention::Kind;
@@ -164,6 +165,23 @@ static ENCDEC_MHA: Entry<EncoderDecoderConfig> = Entry::variant(
     &["attention"],
     |config| config.attention = CrossAttention::Mha,
 );
+
+static LATE_FUSION: Entry<FusionConfig> = Entry::variant(
+    "late_fusion",
+    "a recurrent encoder for each of two sequences, which meet in the answer",
+    &["fusion", "num_heads"],
+    |_| {},
+);
+
+static CROSS_ATTENTION_FUSION: Entry<FusionConfig> = Entry::variant(
+    "cross_attention_fusion",
+    "a recurrent encoder for each of two sequences, each attending over the other (after Tsai et al. 2019)",
+    &["fusion"],
+    |config| config.fusion = Fusion::CrossAttention,
+);
+
+/// Architectures that read two sequences at once.
+pub static FUSION_ARCHITECTURES: &[&dyn Architecture] = &[&LATE_FUSION, &CROSS_ATTENTION_FUSION];
 
 /// Architectures from one sequence to another.
 pub static PAIR_ARCHITECTURES: &[&dyn Architecture] = &[

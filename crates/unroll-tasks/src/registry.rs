@@ -3,11 +3,12 @@
 use crate::TaskEntry;
 use crate::pairs::{g2p, translation};
 use crate::real::{
-    digits, electricity, japanese_vowels, mnist, pm25, spoken_digits, text, timeseries,
+    digits, digits_seen_and_heard, electricity, japanese_vowels, mnist, pm25, spoken_digits, text,
+    timeseries,
 };
 use crate::synthetic::{adding, copy, formal, mqar, parity, selective_copy};
 
-static REGISTRY: [TaskEntry; 23] = [
+static REGISTRY: [TaskEntry; 24] = [
     adding::ENTRY,
     copy::ENTRY,
     selective_copy::ENTRY,
@@ -26,6 +27,7 @@ static REGISTRY: [TaskEntry; 23] = [
     electricity::ENTRY,
     japanese_vowels::ENTRY,
     spoken_digits::ENTRY,
+    digits_seen_and_heard::ENTRY,
     timeseries::ENTRY,
     pm25::ENTRY,
     text::ENTRY,

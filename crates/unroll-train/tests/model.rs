@@ -238,6 +238,7 @@ proptest! {
                 TensorTargets::Values(values.unwrap())
             };
             let batch = TensorBatch {
+                second: None,
                 source: None,
                 input: Tensor::zeros((1, 1, 1), DType::F32, &Device::Cpu).unwrap(),
                 lengths: None,
@@ -351,7 +352,7 @@ fn models_go_on_from_their_own_answers() {
             count += 1.0;
         }
     }
-    let expected = scale * (squares / count as f64).sqrt();
+    let expected = scale * (squares / count).sqrt();
     let found = evaluation.others[2].value;
     assert!((found - expected).abs() < 1e-6 * expected, "{found}, not {expected}");
 }
