@@ -92,7 +92,7 @@ impl TaskShape {
 }
 
 /// Cost of the whole model (input layer, body, head) for a batch of a task, without keeping the
-/// model. `options` are the architecture's, with `input_size` as [`body_input_size`] gives it.
+/// model. `options` are the architecture's, with the sizes of inputs as [`set_input_sizes`] gives them.
 ///
 /// # Errors
 /// What the architecture says about its options.
