@@ -9,6 +9,7 @@
 //! | [`RecurrentAttentionConfig`] | `additive`, `additive_scalar`, `luong_dot`, `luong_general`, `luong_concat`, `recurrent_mha`, `recurrent_local`, `recurrent_linear` | attention over the states of a recurrent layer |
 //! | [`EncoderDecoderTransformerConfig`] | `encdec_transformer` | from one sequence to another by Transformers |
 //! | [`EncoderDecoderConfig`] | `encdec`, `encdec_additive`, `encdec_luong_dot`, `encdec_luong_general`, `encdec_luong_concat`, `encdec_mha` | from one sequence to another, with attention over the encoder's states |
+//! | [`FusionConfig`] | `late_fusion`, `cross_attention_fusion` | two sequences of different kinds to one answer |
 //!
 //! # State
 //!
@@ -28,6 +29,7 @@ mod block;
 mod cross;
 mod encoder_decoder;
 mod encoder_decoder_transformer;
+mod fusion;
 mod layer;
 mod linear;
 mod memory;
@@ -42,9 +44,10 @@ mod transformer;
 
 pub use encoder_decoder::{CrossAttention, EncoderDecoder, EncoderDecoderConfig};
 pub use encoder_decoder_transformer::{EncoderDecoderTransformer, EncoderDecoderTransformerConfig};
+pub use fusion::{FusedEncoders, Fusion, FusionConfig, Pooling};
 pub use layer::{AttentionConfig, AttentionLayer};
 pub use positions::Positions;
 pub use recurrent::{Base, Combine, Query, RecurrentAttention, RecurrentAttentionConfig, Score};
-pub use registry::{ARCHITECTURES, PAIR_ARCHITECTURES};
+pub use registry::{ARCHITECTURES, FUSION_ARCHITECTURES, PAIR_ARCHITECTURES};
 pub use self_attention::Kind;
 pub use transformer::{Transformer, TransformerConfig};

@@ -4,6 +4,7 @@ use unroll_core::{Architecture, Entry};
 
 use crate::encoder_decoder::{CrossAttention, EncoderDecoderConfig};
 use crate::encoder_decoder_transformer::EncoderDecoderTransformerConfig;
+use crate::fusion::{Fusion, FusionConfig};
 use crate::layer::AttentionConfig;
 use crate::recurrent::{Combine, Query, RecurrentAttentionConfig, Score};
 use crate::self_attention::Kind;
@@ -170,6 +171,23 @@ static ENCDEC_TRANSFORMER: Entry<EncoderDecoderTransformerConfig> = Entry::new(
     "encdec_transformer",
     "encoder and decoder of pre-norm Transformer blocks (Vaswani 2017, Xiong 2020)",
 );
+
+static LATE_FUSION: Entry<FusionConfig> = Entry::variant(
+    "late_fusion",
+    "a recurrent encoder for each of two sequences, which meet in the answer",
+    &["fusion", "num_heads"],
+    |_| {},
+);
+
+static CROSS_ATTENTION_FUSION: Entry<FusionConfig> = Entry::variant(
+    "cross_attention_fusion",
+    "a recurrent encoder for each of two sequences, each attending over the other (after Tsai et al. 2019)",
+    &["fusion"],
+    |config| config.fusion = Fusion::CrossAttention,
+);
+
+/// Architectures that read two sequences at once.
+pub static FUSION_ARCHITECTURES: &[&dyn Architecture] = &[&LATE_FUSION, &CROSS_ATTENTION_FUSION];
 
 /// Architectures from one sequence to another.
 pub static PAIR_ARCHITECTURES: &[&dyn Architecture] = &[

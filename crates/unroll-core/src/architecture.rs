@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::{Cost, Error, Init, PairModel, Result, SequenceModel, Stream};
+use crate::{Cost, Error, FusionModel, Init, PairModel, Result, SequenceModel, Stream};
 
 /// What a model is built with besides its own configuration.
 #[derive(Debug, Clone)]
@@ -54,6 +54,8 @@ pub enum Family {
     AttentionOverStates,
     /// From one sequence to another: an encoder and a decoder.
     EncoderDecoder,
+    /// From two sequences of different kinds to one answer: an encoder for each.
+    Fusion,
 }
 
 impl Family {
@@ -64,6 +66,7 @@ impl Family {
             Self::Attention => "attention",
             Self::AttentionOverStates => "attention over recurrent states",
             Self::EncoderDecoder => "encoder and decoder",
+            Self::Fusion => "fusion of two sequences",
         }
     }
 }
@@ -104,8 +107,27 @@ pub trait ModelConfig: Serialize + DeserializeOwned + Default + Send + Sync + 's
         ))
     }
 
-    /// Cost of the model, without building it. Pair models: sources and targets of `seq_len` steps.
+    /// Builds a model of two sequences at once.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for all others.
+    fn build_fusion(&self, context: &BuildContext) -> Result<Box<dyn FusionModel>> {
+        let _ = context;
+        Err(Error::Unsupported("reads no two sequences apart; fusion models do".into()))
+    }
+
+    /// Cost of the model, without building it. Pair models: sources and targets of `seq_len` steps; fusion
+    /// models: both sequences.
     fn cost(&self, batch: usize, seq_len: usize) -> Cost;
+
+    /// Cost of a model of two sequences at once.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for all others.
+    fn fusion_cost(&self, batch: usize, steps: [usize; 2]) -> Result<Cost> {
+        let _ = (batch, steps);
+        Err(Error::Unsupported("reads no two sequences apart; fusion models do".into()))
+    }
 }
 
 /// An architecture in the registry: a named configuration type.
@@ -145,8 +167,29 @@ pub trait Architecture: Send + Sync {
         context: &BuildContext,
     ) -> Result<Box<dyn PairModel>>;
 
+    /// Builds the model of two sequences at once.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] when it is none.
+    fn build_fusion(
+        &self,
+        given: &Map<String, Value>,
+        context: &BuildContext,
+    ) -> Result<Box<dyn FusionModel>>;
+
     /// Cost of the model from options, without building it.
     fn cost(&self, given: &Map<String, Value>, batch: usize, seq_len: usize) -> Result<Cost>;
+
+    /// Cost of the model of two sequences of so many steps.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] when it is none.
+    fn fusion_cost(
+        &self,
+        given: &Map<String, Value>,
+        batch: usize,
+        steps: [usize; 2],
+    ) -> Result<Cost>;
 }
 
 /// A registry line: a name for a configuration type, or for one variant of it.
@@ -261,8 +304,26 @@ impl<C: ModelConfig> Architecture for Entry<C> {
         self.config(given)?.build_pair(context)
     }
 
+    fn build_fusion(
+        &self,
+        given: &Map<String, Value>,
+        context: &BuildContext,
+    ) -> Result<Box<dyn FusionModel>> {
+        context.init.validate()?;
+        self.config(given)?.build_fusion(context)
+    }
+
     fn cost(&self, given: &Map<String, Value>, batch: usize, seq_len: usize) -> Result<Cost> {
         Ok(self.config(given)?.cost(batch, seq_len))
+    }
+
+    fn fusion_cost(
+        &self,
+        given: &Map<String, Value>,
+        batch: usize,
+        steps: [usize; 2],
+    ) -> Result<Cost> {
+        self.config(given)?.fusion_cost(batch, steps)
     }
 }
 

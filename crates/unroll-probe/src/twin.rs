@@ -40,7 +40,10 @@ pub fn f64_twin(
 ) -> Result<TaskModel> {
     let embedding_size = match trained.input_layer() {
         InputLayer::Embedding { size, .. } | InputLayer::Pairs { size, .. } => Some(size),
-        InputLayer::Values { .. } | InputLayer::OneHot { .. } => None,
+        InputLayer::Values { .. }
+        | InputLayer::OneHot { .. }
+        | InputLayer::Joined { .. }
+        | InputLayer::Apart { .. } => None,
     };
     let context = BuildContext::cpu(DType::F64, trained.seed());
     let twin = TaskModel::build(task, architecture, options, embedding_size, &context)?;

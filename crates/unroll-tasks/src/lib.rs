@@ -35,6 +35,6 @@ pub use error::{Error, Result};
 pub use registry::{find, registry};
 pub use score::{Answers, ClassCounts, Score};
 pub use task::{
-    Baseline, Batch, Better, InputKind, Inputs, Metric, Options, OwnAnswers, PairInputs, Readout,
-    Split, TargetKind, Targets, Task, TaskEntry, TaskRequest, Writing,
+    Baseline, Batch, Better, InputKind, Inputs, Metric, ModalityInputs, Options, OwnAnswers,
+    PairInputs, Readout, Split, TargetKind, Targets, Task, TaskEntry, TaskRequest, Writing,
 };

@@ -3,12 +3,12 @@
 use crate::TaskEntry;
 use crate::pairs::{g2p, translation};
 use crate::real::{
-    digits, electricity, fashion_mnist, japanese_vowels, mnist, pm25, spoken_digits, text,
-    text_classification, timeseries,
+    digits, digits_seen_and_heard, electricity, fashion_mnist, japanese_vowels, mnist, pm25,
+    spoken_digits, text, text_classification, timeseries,
 };
 use crate::synthetic::{adding, copy, formal, mqar, parity, selective_copy};
 
-static REGISTRY: [TaskEntry; 25] = [
+static REGISTRY: [TaskEntry; 26] = [
     adding::ENTRY,
     copy::ENTRY,
     selective_copy::ENTRY,
@@ -28,6 +28,7 @@ static REGISTRY: [TaskEntry; 25] = [
     electricity::ENTRY,
     japanese_vowels::ENTRY,
     spoken_digits::ENTRY,
+    digits_seen_and_heard::ENTRY,
     timeseries::ENTRY,
     pm25::ENTRY,
     text::ENTRY,

@@ -31,6 +31,13 @@ pub enum InputKind {
         /// What ends an answer.
         end: u32,
     },
+    /// Real features of two sequences that come together, each with steps of its own.
+    Modalities {
+        /// Features per step of each.
+        features: [usize; 2],
+        /// Steps of the longest of each.
+        steps: [usize; 2],
+    },
 }
 
 /// Kind of the model's answer.
@@ -88,6 +95,26 @@ pub enum Inputs {
     Tokens(Vec<u32>),
     /// Source and answer so far.
     Pairs(Box<PairInputs>),
+    /// Two sequences that come together. [`Batch::lengths`] are those of the longer of the two.
+    Modalities(Box<[ModalityInputs; 2]>),
+}
+
+/// Inputs of one modality, padded to its longest sequence.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModalityInputs {
+    /// `(B, T, F)` row by row.
+    pub values: Vec<f32>,
+    /// Steps (`T`) after padding.
+    pub seq_len: usize,
+    /// Real lengths; `None` when all sequences have `seq_len` steps.
+    pub lengths: Option<Vec<usize>>,
+}
+
+impl ModalityInputs {
+    /// Real steps of a sequence.
+    pub fn length(&self, row: usize) -> usize {
+        self.lengths.as_ref().map_or(self.seq_len, |lengths| lengths[row])
+    }
 }
 
 /// Inputs of a batch of pairs.
@@ -119,7 +146,7 @@ pub enum Targets {
 pub struct Batch {
     /// Sequences (`B`).
     pub batch_size: usize,
-    /// Steps (`T`) after padding.
+    /// Steps (`T`) after padding; of two modalities, those of the longer one.
     pub seq_len: usize,
     /// Inputs.
     pub inputs: Inputs,

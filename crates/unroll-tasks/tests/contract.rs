@@ -86,6 +86,21 @@ fn check_batch(task: &dyn Task, batch: &Batch) {
                 assert!(lengths.iter().all(|&length| length >= 1), "{name}");
             }
         }
+        (InputKind::Modalities { features, steps }, Inputs::Modalities(both)) => {
+            for ((modality, features), most) in both.iter().zip(features).zip(steps) {
+                let values = &modality.values;
+                assert_eq!(values.len(), sequences * modality.seq_len * features, "{name}");
+                assert!(values.iter().all(|value| value.is_finite()), "{name}");
+                assert!(modality.seq_len <= most, "{name}");
+                let longest = (0..sequences).map(|row| modality.length(row)).max();
+                assert_eq!(longest, Some(modality.seq_len), "{name}");
+            }
+            for row in 0..sequences {
+                let longer = both[0].length(row).max(both[1].length(row));
+                let known = batch.lengths.as_ref().map_or(batch.seq_len, |lengths| lengths[row]);
+                assert_eq!(longer, known, "{name}");
+            }
+        }
         (kind, _) => panic!("{name}: inputs are not {kind:?}"),
     }
     let answers = match task.readout() {
@@ -136,6 +151,14 @@ fn rows(task: &dyn Task, batches: &[Batch]) -> Vec<Vec<u32>> {
                     let source = &pairs.source[row * pairs.source_len..][..read];
                     [source, &pairs.target[row * batch.seq_len..][..length]].concat()
                 }
+                Inputs::Modalities(both) => both
+                    .iter()
+                    .flat_map(|modality| {
+                        let width = modality.values.len() / batch.batch_size;
+                        let real = width / modality.seq_len * modality.length(row);
+                        modality.values[row * width..][..real].iter().map(|v| v.to_bits())
+                    })
+                    .collect(),
             };
             let per_row = match task.readout() {
                 Readout::Last => 1,
@@ -272,6 +295,7 @@ fn names_options_and_files_are_consistent() {
             "electricity",
             "japanese_vowels",
             "spoken_digits",
+            "digits_seen_and_heard",
             "timeseries",
             "pm25",
             "text",
@@ -361,6 +385,10 @@ fn wrong_options_are_errors_that_name_them() {
         ("digits", json!({ "by": "column" }), "by"),
         ("mnist", json!({ "permuted": "yes" }), "permuted"),
         ("fashion_mnist", json!({ "examples": 59 }), "examples"),
+        ("digits_seen_and_heard", json!({ "modalities": "none" }), "modalities"),
+        ("digits_seen_and_heard", json!({ "pairs": "same" }), "pairs"),
+        ("digits_seen_and_heard", json!({ "image_noise": -1.0 }), "image_noise"),
+        ("digits_seen_and_heard", json!({ "speech_noise": 1e9 }), "speech_noise"),
         ("electricity", json!({ "horizon": 0 }), "horizon"),
         ("electricity", json!({ "eval_stride": 4 }), "eval_stride"),
         ("electricity", json!({ "calendar": null }), "calendar"),
@@ -379,13 +407,17 @@ fn wrong_options_are_errors_that_name_them() {
     ] {
         let entry = find(task).unwrap();
         let options = options(&given);
-        match (entry.build)(&TaskRequest {
-            length: length_of(entry, 64, &options),
-            seed: 0,
-            options: &options,
-        })
-        .err()
-        {
+        // The length may be what a wrong option decides: then that is where it is found.
+        let error = match (entry.fixed_length)(&options) {
+            Err(error) => Some(error),
+            Ok(length) => (entry.build)(&TaskRequest {
+                length: length.unwrap_or(64),
+                seed: 0,
+                options: &options,
+            })
+            .err(),
+        };
+        match error {
             Some(Error::Option { option, .. }) => assert_eq!(option, culprit, "{task}"),
             other => panic!("{task} with {options:?}: {other:?}"),
         }
@@ -394,12 +426,7 @@ fn wrong_options_are_errors_that_name_them() {
         let options = options(&json!({ "eval_exmaples": 10 }));
         for error in [
             (entry.resolve)(&options).err(),
-            (entry.build)(&TaskRequest {
-                length: length_of(entry, 64, &options),
-                seed: 0,
-                options: &options,
-            })
-            .err(),
+            (entry.build)(&TaskRequest { length: 64, seed: 0, options: &options }).err(),
         ] {
             assert!(
                 matches!(&error, Some(Error::UnknownOption { task, option, .. })

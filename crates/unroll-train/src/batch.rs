@@ -2,9 +2,10 @@
 
 use candle_core::{DType, Device, Tensor};
 use unroll_core::Lengths;
-use unroll_tasks::{Batch, InputKind, Inputs, Readout, TargetKind, Targets};
+use unroll_tasks::{Batch, InputKind, Inputs, ModalityInputs, Readout, TargetKind, Targets};
 
-use crate::model::{InputLayer, TaskShape};
+use crate::input_layer::InputLayer;
+use crate::model::TaskShape;
 use crate::{Error, Result};
 
 /// The answers that a model should give.
@@ -20,11 +21,13 @@ pub enum TensorTargets {
 /// [`Readout::Last`], steps for [`Readout::EveryStep`].
 #[derive(Debug, Clone)]
 pub struct TensorBatch {
-    /// `(B, T, F)` features, or `(B, T)` tokens (u32) for an embedding.
+    /// `(B, T, F)` features, or `(B, T)` tokens (u32) for an embedding; of two modalities kept apart, the first.
     pub input: Tensor,
+    /// The second of two modalities kept apart.
+    pub second: Option<TensorSequences>,
     /// What is read first, in tasks from one sequence to another.
     pub source: Option<TensorSource>,
-    /// Real lengths of a padded batch.
+    /// Real lengths of a padded batch (of `input`).
     pub lengths: Option<Lengths>,
     /// `(N,)` of u32: the answered rows of `(B * T)`; `None` when all rows are.
     pub rows: Option<Tensor>,
@@ -43,6 +46,32 @@ pub struct TensorSource {
     pub tokens: Tensor,
     /// Real lengths of padded sources.
     pub lengths: Option<Lengths>,
+}
+
+/// Sequences of one modality.
+#[derive(Debug, Clone)]
+pub struct TensorSequences {
+    /// `(B, T, F)`.
+    pub input: Tensor,
+    /// Real lengths of a padded batch.
+    pub lengths: Option<Lengths>,
+}
+
+impl TensorSequences {
+    fn new(
+        modality: &ModalityInputs,
+        (sequences, features): (usize, usize),
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        let seq_len = modality.seq_len;
+        let lengths = match &modality.lengths {
+            Some(lengths) => Some(Lengths::new(lengths.clone(), sequences, seq_len)?),
+            None => None,
+        };
+        let size = (sequences, seq_len, features);
+        Ok(Self { input: from_f32(modality.values.clone(), size, dtype, device)?, lengths })
+    }
 }
 
 /// One answer of a batch: row of `(B,)` or `(B * T)`, and weight.
@@ -133,9 +162,14 @@ impl TensorBatch {
             (Some(_), Inputs::Pairs(pairs)) => (sequences * pairs.source_len) as u64,
             _ => 0,
         };
+        let (input, lengths, second) = match modalities(batch, shape, input, dtype, device)? {
+            Some([first, second]) => (first.input, first.lengths, Some(second)),
+            None => (input_tensor(batch, shape, input, dtype, device)?, lengths, None),
+        };
         Ok(Self {
             source,
-            input: input_tensor(batch, shape, input, dtype, device)?,
+            input,
+            second,
             lengths,
             rows,
             targets: targets(batch, shape, &answers, all_rows, dtype, device)?,
@@ -177,6 +211,80 @@ fn source(batch: &Batch, shape: &TaskShape, device: &Device) -> Result<Option<Te
     Ok(Some(TensorSource { tokens, lengths }))
 }
 
+/// Checks both modalities of a batch.
+fn fit_together(
+    both: &[ModalityInputs; 2],
+    batch: &Batch,
+    shape: &TaskShape,
+    features: [usize; 2],
+) -> Result<()> {
+    let sequences = batch.batch_size;
+    for (modality, features) in both.iter().zip(features) {
+        let steps = modality.seq_len;
+        let lengths = modality.lengths.as_ref().map_or(sequences, Vec::len);
+        if modality.values.len() != sequences * steps * features || lengths != sequences {
+            let message = format!("a modality is not {sequences} sequences of {steps} steps");
+            return Err(misfit(shape, message));
+        }
+    }
+    let longer = |row: usize| both[0].length(row).max(both[1].length(row));
+    let known = |row: usize| batch.lengths.as_ref().map_or(batch.seq_len, |lengths| lengths[row]);
+    match (0..sequences).find(|&row| longer(row) != known(row)) {
+        Some(row) => {
+            Err(misfit(shape, format!("example {row} is not as long as its longer modality")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Two modalities that stay apart.
+fn modalities(
+    batch: &Batch,
+    shape: &TaskShape,
+    layer: InputLayer,
+    dtype: DType,
+    device: &Device,
+) -> Result<Option<[TensorSequences; 2]>> {
+    let (Inputs::Modalities(both), InputLayer::Apart { features }) = (&batch.inputs, layer) else {
+        return Ok(None);
+    };
+    fit_together(both, batch, shape, features)?;
+    let [first, second] = &**both;
+    let sequences = |modality: &ModalityInputs, features: usize| {
+        TensorSequences::new(modality, (batch.batch_size, features), dtype, device)
+    };
+    Ok(Some([sequences(first, features[0])?, sequences(second, features[1])?]))
+}
+
+/// Two modalities as one sequence, side by side: step `t` has step `t` of both and two marks that say which
+/// of them still goes on; zeros stand where one has ended. Padding is zero.
+fn joined(
+    both: &[ModalityInputs; 2],
+    features: [usize; 2],
+    (sequences, seq_len): (usize, usize),
+) -> Vec<f32> {
+    let width = joined_features(features);
+    let mut values = vec![0f32; sequences * seq_len * width];
+    for (which, modality) in both.iter().enumerate() {
+        let own = features[which];
+        let begin = if which == 0 { 0 } else { features[0] };
+        for row in 0..sequences {
+            for step in 0..modality.length(row) {
+                let from = (row * modality.seq_len + step) * own;
+                let to = (row * seq_len + step) * width;
+                values[to + begin..][..own].copy_from_slice(&modality.values[from..][..own]);
+                values[to + features[0] + features[1] + which] = 1.0;
+            }
+        }
+    }
+    values
+}
+
+/// Features per step of two modalities as one sequence: those of both, and two marks.
+pub(crate) fn joined_features(features: [usize; 2]) -> usize {
+    features[0] + features[1] + 2
+}
+
 fn input_tensor(
     batch: &Batch,
     shape: &TaskShape,
@@ -209,6 +317,11 @@ fn input_tensor(
         {
             known(shape, &pairs.target, target)?;
             Ok(Tensor::from_slice(&pairs.target, (sequences, seq_len), device)?)
+        }
+        (Inputs::Modalities(both), InputKind::Modalities { features, .. }) => {
+            fit_together(both, batch, shape, features)?;
+            let values = joined(both, features, (sequences, seq_len));
+            from_f32(values, (sequences, seq_len, joined_features(features)), dtype, device)
         }
         (_, kind) => Err(misfit(
             shape,

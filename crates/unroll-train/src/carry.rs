@@ -6,7 +6,8 @@ use unroll_core::{Error as ModelError, ForwardArgs, Mode, State};
 use unroll_tasks::{OwnAnswers, Readout};
 
 use crate::batch::TensorBatch;
-use crate::model::{InputLayer, answered, look_up};
+use crate::input_layer::InputLayer;
+use crate::model::{answered, look_up};
 use crate::{Error, Result, TaskModel};
 
 impl TaskModel {

@@ -3,116 +3,17 @@
 use candle_core::{DType, Device, Tensor};
 use serde_json::{Map, Value};
 use unroll_core::architecture::Architecture;
+use unroll_core::fusion::{FusionArgs, Modality};
 use unroll_core::pair::{Encoded, PairArgs};
 use unroll_core::{
-    BuildContext, Cost, Error as ModelError, Form, ForwardArgs, Lengths, Mode, PairModel,
-    ParameterSet, Role, SequenceModel, State, cost, ops,
+    BuildContext, Cost, Error as ModelError, Family, Form, ForwardArgs, FusionModel, Lengths, Mode,
+    PairModel, ParameterSet, Role, SequenceModel, State, cost, ops,
 };
 use unroll_tasks::{Batch, InputKind, Readout, TargetKind, Task};
 
 use crate::batch::{self, TensorBatch};
+use crate::input_layer::{InputLayer, set_input_sizes};
 use crate::{Error, Result};
-
-/// Largest vocabulary whose tokens are one-hot by default; larger ones are embedded.
-pub const LARGEST_ONE_HOT_VOCABULARY: usize = 64;
-
-/// Features that a body has to read for a task's inputs: those of the task, the vocabulary of
-/// one-hot tokens, or the size of the embedding.
-///
-/// `embedding_size` asks for an embedding of that size for tokens; `None` and 0 choose: one-hot up
-/// to a vocabulary of [`LARGEST_ONE_HOT_VOCABULARY`], else an embedding of `hidden_size`.
-pub fn body_input_size(
-    input: InputKind,
-    hidden_size: usize,
-    embedding_size: Option<usize>,
-) -> usize {
-    match (input, embedding_size) {
-        (InputKind::Values { features }, _) => features,
-        (InputKind::Tokens { .. } | InputKind::Pairs { .. }, Some(size)) if size > 0 => size,
-        (InputKind::Tokens { vocabulary }, _) if vocabulary <= LARGEST_ONE_HOT_VOCABULARY => {
-            vocabulary
-        }
-        (InputKind::Tokens { .. } | InputKind::Pairs { .. }, _) => hidden_size,
-    }
-}
-
-/// How a task's inputs become the features that the body reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum InputLayer {
-    /// Real features as they are.
-    Values {
-        /// Features per step.
-        features: usize,
-    },
-    /// Tokens as rows of the identity.
-    OneHot {
-        /// Vocabulary size.
-        vocabulary: usize,
-    },
-    /// Tokens as learned vectors `embedding.weight` `(vocabulary, size)`.
-    Embedding {
-        /// Vocabulary size.
-        vocabulary: usize,
-        /// Features of a vector.
-        size: usize,
-    },
-    /// Tokens of both sides as learned vectors: `source_embedding.weight` `(source, size)` and
-    /// `embedding.weight` `(target, size)`.
-    Pairs {
-        /// Vocabulary size of the source.
-        source: usize,
-        /// Vocabulary size of the target.
-        target: usize,
-        /// Features of a vector.
-        size: usize,
-    },
-}
-
-impl InputLayer {
-    /// The layer between a task's inputs and a body that reads `body_inputs` features: one-hot when
-    /// these are as many as a small vocabulary has tokens, else an embedding.
-    ///
-    /// # Errors
-    /// When real features are not as many as the body reads.
-    pub fn between(input: InputKind, body_inputs: usize) -> unroll_core::Result<Self> {
-        match input {
-            InputKind::Values { features } if features != body_inputs => Err(ModelError::option(
-                "input_size",
-                format!("the task has {features} features per step, the model reads {body_inputs}"),
-            )),
-            InputKind::Values { features } => Ok(Self::Values { features }),
-            InputKind::Tokens { vocabulary }
-                if vocabulary == body_inputs && vocabulary <= LARGEST_ONE_HOT_VOCABULARY =>
-            {
-                Ok(Self::OneHot { vocabulary })
-            }
-            InputKind::Tokens { vocabulary } => {
-                Ok(Self::Embedding { vocabulary, size: body_inputs })
-            }
-            InputKind::Pairs { source, target, .. } => {
-                Ok(Self::Pairs { source, target, size: body_inputs })
-            }
-        }
-    }
-
-    /// Cost of `rows` steps. A look-up is no arithmetic; it only moves.
-    fn cost(self, rows: u64) -> Cost {
-        match self {
-            Self::Values { .. } | Self::OneHot { .. } => Cost::default(),
-            Self::Embedding { vocabulary, size } => Cost {
-                parameters: (vocabulary * size) as u64,
-                activation_elements: rows * size as u64,
-                ..Cost::default()
-            },
-            // As many steps are read as are written.
-            Self::Pairs { source, target, size } => Cost {
-                parameters: ((source + target) * size) as u64,
-                activation_elements: 2 * rows * size as u64,
-                ..Cost::default()
-            },
-        }
-    }
-}
 
 /// What a model needs to know of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,6 +61,14 @@ impl TaskShape {
         }
     }
 
+    /// Steps of the longest sequence of each modality.
+    fn modality_steps(&self) -> [usize; 2] {
+        match self.input {
+            InputKind::Modalities { steps, .. } => steps,
+            _ => [self.seq_len, 0],
+        }
+    }
+
     /// Answers of one sequence of `seq_len` steps: all steps where all count, else the same number
     /// at every length.
     fn answers_at(&self, seq_len: usize) -> u64 {
@@ -182,7 +91,7 @@ impl TaskShape {
 }
 
 /// Cost of the whole model (input layer, body, head) for a batch of a task, without keeping the
-/// model. `options` are the architecture's, with `input_size` as [`body_input_size`] gives it.
+/// model. `options` are the architecture's, with the sizes of inputs as [`set_input_sizes`] gives them.
 ///
 /// # Errors
 /// What the architecture says about its options.
@@ -194,13 +103,19 @@ pub fn model_cost(
 ) -> unroll_core::Result<Cost> {
     let options = architecture.resolve(options)?;
     let size = |name: &str| options.get(name).and_then(Value::as_u64).unwrap_or(1) as usize;
-    let input = InputLayer::between(task.input(), size("input_size"))?;
+    let shape = TaskShape::of(task).map_err(into_model_error)?;
+    let seq_len = task.seq_len();
+    if architecture.family() == Family::Fusion {
+        let sizes = [size("input_size"), size("second_input_size")];
+        let input = InputLayer::apart(shape.input, sizes)?;
+        let body = architecture.fusion_cost(&options, batch_size, shape.modality_steps())?;
+        return Ok(body + shape.cost_around(input, 2 * size("hidden_size"), batch_size, seq_len));
+    }
+    let input = InputLayer::between(shape.input, size("input_size"))?;
     let directions = match options.get("bidirectional") {
         Some(Value::Bool(true)) => 2,
         _ => 1,
     };
-    let shape = TaskShape::of(task).map_err(into_model_error)?;
-    let seq_len = task.seq_len();
     let body = architecture.cost(&options, batch_size, seq_len)?;
     let outputs = directions * size("hidden_size");
     Ok(body + shape.cost_around(input, outputs, batch_size, seq_len))
@@ -217,6 +132,7 @@ fn into_model_error(error: Error) -> ModelError {
 enum Body {
     Sequence(Box<dyn SequenceModel>),
     Pair(Box<dyn PairModel>),
+    Fusion(Box<dyn FusionModel>),
 }
 
 impl Body {
@@ -224,13 +140,16 @@ impl Body {
         match self {
             Self::Sequence(model) => model.parameters(),
             Self::Pair(model) => model.parameters(),
+            Self::Fusion(model) => model.parameters(),
         }
     }
 
-    fn input_size(&self) -> usize {
+    /// What is between a task's inputs and this.
+    fn input_layer(&self, input: InputKind) -> unroll_core::Result<InputLayer> {
         match self {
-            Self::Sequence(model) => model.input_size(),
-            Self::Pair(model) => model.input_size(),
+            Self::Sequence(model) => InputLayer::between(input, model.input_size()),
+            Self::Pair(model) => InputLayer::between(input, model.input_size()),
+            Self::Fusion(model) => InputLayer::apart(input, model.input_sizes()),
         }
     }
 
@@ -238,6 +157,7 @@ impl Body {
         match self {
             Self::Sequence(model) => model.output_size(),
             Self::Pair(model) => model.output_size(),
+            Self::Fusion(model) => model.output_size(),
         }
     }
 }
@@ -298,9 +218,21 @@ impl TaskModel {
         Self::around(task, Body::Pair(body), context)
     }
 
+    /// Puts a model of two sequences between a task's modalities and answers.
+    ///
+    /// # Errors
+    /// When the task has no two modalities.
+    pub fn of_modalities(
+        task: &dyn Task,
+        body: Box<dyn FusionModel>,
+        context: &BuildContext,
+    ) -> Result<Self> {
+        Self::around(task, Body::Fusion(body), context)
+    }
+
     fn around(task: &dyn Task, body: Body, context: &BuildContext) -> Result<Self> {
         let shape = TaskShape::of(task)?;
-        let input = InputLayer::between(shape.input, body.input_size())?;
+        let input = body.input_layer(shape.input)?;
         let mut parameters = ParameterSet::new(context.dtype, &context.device);
         let mut embed = |name: &str, vocabulary: usize, size: usize| {
             parameters.add(name, (vocabulary, size), Role::Embedding { std: 1.0 }, context)
@@ -313,7 +245,10 @@ impl TaskModel {
                 let of_source = embed("source_embedding.weight", source, size)?;
                 (Some(embed("embedding.weight", target, size)?), Some(of_source))
             }
-            InputLayer::Values { .. } | InputLayer::OneHot { .. } => (None, None),
+            InputLayer::Values { .. }
+            | InputLayer::OneHot { .. }
+            | InputLayer::Joined { .. }
+            | InputLayer::Apart { .. } => (None, None),
         };
         parameters.extend("body.", body.parameters());
         let (outputs, hidden) = (shape.outputs(), body.output_size());
@@ -337,7 +272,7 @@ impl TaskModel {
     }
 
     /// Builds body and layers around it from an architecture's options; `input_size` among them is
-    /// replaced by what the task needs (see [`body_input_size`]).
+    /// replaced by what the task needs (see [`set_input_sizes`]).
     ///
     /// # Errors
     /// What the architecture says about its options.
@@ -351,13 +286,16 @@ impl TaskModel {
         let resolved = architecture.resolve(options)?;
         let hidden = resolved.get("hidden_size").and_then(Value::as_u64).unwrap_or(1) as usize;
         let mut options = options.clone();
-        let input_size = body_input_size(task.input(), hidden, embedding_size);
-        options.insert("input_size".into(), input_size.into());
+        set_input_sizes(&mut options, architecture, task.input(), hidden, embedding_size);
+        if architecture.family() == Family::Fusion {
+            let body = architecture.build_fusion(&options, context)?;
+            return Self::of_modalities(task, body, context);
+        }
         match task.input() {
             InputKind::Pairs { .. } => {
                 Self::of_pairs(task, architecture.build_pair(&options, context)?, context)
             }
-            InputKind::Values { .. } | InputKind::Tokens { .. } => {
+            InputKind::Values { .. } | InputKind::Tokens { .. } | InputKind::Modalities { .. } => {
                 Self::new(task, architecture.build(&options, context)?, context)
             }
         }
@@ -375,15 +313,24 @@ impl TaskModel {
     /// # Errors
     /// When the body cannot run.
     pub fn form_name(&self) -> Result<&'static str> {
-        let size = (1, 1, self.body.input_size());
-        let input = Tensor::zeros(size, self.parameters.dtype(), self.parameters.device())?;
+        let zeros = |size| Tensor::zeros((1, 1, size), self.dtype(), self.device());
         match &self.body {
             Body::Sequence(body) => {
+                let input = zeros(body.input_size())?;
                 let args = ForwardArgs { form: self.form, ..ForwardArgs::new(&input) };
                 Ok(body.forward(&args)?.form)
             }
             Body::Pair(body) => {
+                let input = zeros(body.input_size())?;
                 let args = self.pair_args((&input, None), (&input, None), Mode::Eval);
+                Ok(body.forward(&args)?.form)
+            }
+            Body::Fusion(body) => {
+                let [first, second] = body.input_sizes();
+                let (first, second) = (zeros(first)?, zeros(second)?);
+                let modality = |input| Modality { input, lengths: None };
+                let modalities = [modality(&first), modality(&second)];
+                let args = FusionArgs { form: self.form, ..FusionArgs::new(modalities) };
                 Ok(body.forward(&args)?.form)
             }
         }
@@ -412,8 +359,8 @@ impl TaskModel {
     /// The sequence model within.
     ///
     /// # Errors
-    /// When the model goes from one sequence to another: what looks into a sequence model does not
-    /// look into those.
+    /// When the model goes from one sequence to another or reads two: what looks into a sequence model does
+    /// not look into those.
     pub fn body(&self) -> unroll_core::Result<&dyn SequenceModel> {
         match &self.body {
             Body::Sequence(body) => Ok(body.as_ref()),
@@ -422,13 +369,18 @@ impl TaskModel {
                  measure = [\"quality\"]"
                     .into(),
             )),
+            Body::Fusion(_) => Err(ModelError::Unsupported(
+                "a fusion model has no gradients, gates or phases of its own to measure: measure = \
+                 [\"quality\"]"
+                    .into(),
+            )),
         }
     }
 
     /// The model from one sequence to another within, if it is one.
     pub fn pair(&self) -> Option<&dyn PairModel> {
         match &self.body {
-            Body::Sequence(_) => None,
+            Body::Sequence(_) | Body::Fusion(_) => None,
             Body::Pair(body) => Some(body.as_ref()),
         }
     }
@@ -458,6 +410,8 @@ impl TaskModel {
         let body = match &self.body {
             Body::Sequence(body) => body.cost(batch, seq_len),
             Body::Pair(body) => body.cost(batch, seq_len, seq_len),
+            // Its tasks have one length.
+            Body::Fusion(body) => body.cost(batch, self.shape.modality_steps()),
         };
         body + self.shape.cost_around(self.input, self.body.output_size(), batch, seq_len)
     }
@@ -478,6 +432,10 @@ impl TaskModel {
         }
     }
 
+    fn misfit(&self, message: &str) -> Error {
+        Error::Batch { task: self.shape.name.clone(), message: message.into() }
+    }
+
     fn pair_args<'a>(
         &self,
         (source, source_lengths): (&'a Tensor, Option<&'a Lengths>),
@@ -494,10 +452,7 @@ impl TaskModel {
             (Some(embedding), Some(source)) => {
                 Ok((look_up(embedding, &source.tokens)?, source.lengths.as_ref()))
             }
-            _ => Err(Error::Batch {
-                task: self.shape.name.clone(),
-                message: "the batch has no sources".into(),
-            }),
+            _ => Err(self.misfit("the batch has no sources")),
         }
     }
 
@@ -563,6 +518,17 @@ impl TaskModel {
                 let (source, source_lengths) = self.source(batch)?;
                 let args = self.pair_args((&source, source_lengths), (&input, lengths), mode);
                 answered(batch, &body.forward(&args)?.output)?
+            }
+            Body::Fusion(body) => {
+                let Some(second) = &batch.second else {
+                    return Err(self.misfit("the batch has no second modality"));
+                };
+                let modalities = [
+                    Modality { input: &input, lengths },
+                    Modality { input: &second.input, lengths: second.lengths.as_ref() },
+                ];
+                let form = self.form;
+                body.forward(&FusionArgs { mode, form, ..FusionArgs::new(modalities) })?.output
             }
         };
         self.head(&hidden)

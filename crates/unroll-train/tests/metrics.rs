@@ -50,6 +50,7 @@ fn measured(
         let batch = TensorBatch {
             input: Tensor::zeros((count, 1, 1), DType::F64, &Device::Cpu).unwrap(),
             source: None,
+            second: None,
             lengths: None,
             rows: None,
             targets,

@@ -241,6 +241,7 @@ proptest! {
                 TensorTargets::Values(values.unwrap())
             };
             let batch = TensorBatch {
+                second: None,
                 source: None,
                 input: Tensor::zeros((1, 1, 1), DType::F32, &Device::Cpu).unwrap(),
                 lengths: None,

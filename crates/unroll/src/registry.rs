@@ -17,9 +17,12 @@ pub fn architectures() -> impl Iterator<Item = &'static dyn Architecture> {
     recurrent.into_iter().chain(unroll_attention::ARCHITECTURES.iter().copied())
 }
 
-/// All architectures: those that read one sequence, then those from one sequence to another.
+/// All architectures: those that read one sequence, those from one sequence to another, then those that read
+/// two at once.
 pub fn all() -> impl Iterator<Item = &'static dyn Architecture> {
-    architectures().chain(unroll_attention::PAIR_ARCHITECTURES.iter().copied())
+    architectures()
+        .chain(unroll_attention::PAIR_ARCHITECTURES.iter().copied())
+        .chain(unroll_attention::FUSION_ARCHITECTURES.iter().copied())
 }
 
 /// The architecture called `name`.

@@ -50,7 +50,12 @@ pub(crate) fn ridge_without_order(
 fn summary(sequences: &LabelledSequences, index: usize) -> Vec<f32> {
     let values = sequences.sequence(index);
     let steps = sequences.length(index).max(1);
-    let channels = values.len() / steps;
+    moments(values, values.len() / steps)
+}
+
+/// Mean and standard deviation of each channel over the steps of `values`, `(T, C)` row by row.
+pub(crate) fn moments(values: &[f32], channels: usize) -> Vec<f32> {
+    let steps = (values.len() / channels.max(1)).max(1);
     let moments = (0..channels).map(|channel| {
         let channel = || values.iter().skip(channel).step_by(channels).map(|&v| f64::from(v));
         let mean = channel().sum::<f64>() / steps as f64;

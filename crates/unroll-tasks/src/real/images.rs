@@ -88,7 +88,7 @@ impl ImageSet {
     }
 
     /// Reads the file; pixels are scaled to \[0, 1\].
-    fn read(&self, path: &Path, by: By) -> Result<LabelledSequences> {
+    pub(super) fn read(&self, path: &Path, by: By) -> Result<LabelledSequences> {
         let pixels = self.side * self.side;
         let features = pixels / self.length(by);
         let mut sequences = LabelledSequences::new(features, CLASSES);
@@ -124,7 +124,7 @@ impl ImageSet {
         Ok(sequences)
     }
 
-    fn splits(&self, sequences: &LabelledSequences) -> Splits {
+    pub(super) fn splits(&self, sequences: &LabelledSequences) -> Splits {
         let stream = self.stream("split");
         let ([validation, test], train) = stratified(sequences.labels(), SHARES, &stream);
         Splits::new(train, validation, test, &stream)

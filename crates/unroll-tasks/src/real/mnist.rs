@@ -18,7 +18,8 @@ pub(crate) const ENTRY: TaskEntry = TaskEntry {
     files: &[SET.file],
 };
 
-const SET: ImageSet = ImageSet { name: "mnist", file: "mnist_5k.csv.gz", side: 28, white: 255 };
+pub(super) const SET: ImageSet =
+    ImageSet { name: "mnist", file: "mnist_5k.csv.gz", side: 28, white: 255 };
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -2,6 +2,7 @@
 
 mod air_quality;
 pub(crate) mod digits;
+pub(crate) mod digits_seen_and_heard;
 pub(crate) mod electricity;
 pub(crate) mod fashion_mnist;
 mod hourly;

@@ -24,10 +24,10 @@ pub(crate) const ENTRY: TaskEntry = TaskEntry {
     files: &[FILE],
 };
 
-const FILE: &str = "spoken_digits.ts.gz";
+pub(super) const FILE: &str = "spoken_digits.ts.gz";
 
 /// Steps of the longest utterance.
-const LONGEST: usize = 92;
+pub(super) const LONGEST: usize = 92;
 
 /// Shares of the validation and test split within each digit; the rest is for training.
 const SHARES: [f64; 2] = [0.2, 0.2];
@@ -63,7 +63,7 @@ fn build(request: &TaskRequest<'_>) -> Result<Box<dyn Task>> {
     Ok(Box::new(LabelledTask::new(ENTRY.name, request.seed, sequences, splits, baselines)))
 }
 
-fn read() -> Result<SeriesFile> {
+pub(super) fn read() -> Result<SeriesFile> {
     let path = locate(FILE);
     let series = SeriesFile::read(&path)?;
     let wrong = |message| Err(Error::data(&path, 0, message));
@@ -83,7 +83,7 @@ fn read() -> Result<SeriesFile> {
 }
 
 /// The split knows the digits and nothing else: the data come without their speakers.
-fn splits(series: &SeriesFile) -> Splits {
+pub(super) fn splits(series: &SeriesFile) -> Splits {
     let stream = Stream::new(EVALUATION_SEED, "task/spoken_digits/split");
     let ([test, validation], train) = stratified(&labels(series), SHARES, &stream);
     Splits::new(train, validation, test, &stream)
@@ -94,7 +94,7 @@ fn labels(series: &SeriesFile) -> Vec<u32> {
 }
 
 /// The cases, each channel scaled to mean 0 and variance 1 over all steps of the training split.
-fn standardised(series: &SeriesFile, train: &[usize]) -> LabelledSequences {
+pub(super) fn standardised(series: &SeriesFile, train: &[usize]) -> LabelledSequences {
     let scaling = Scaling::fit(series, train);
     let mut sequences = LabelledSequences::new(series.channels, series.classes.len());
     for case in &series.cases {

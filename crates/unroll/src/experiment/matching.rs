@@ -58,6 +58,16 @@ pub fn known_options(
         .collect()
 }
 
+/// The hidden size that options give, or the architecture's default.
+pub fn hidden_size(architecture: &dyn Architecture, options: &Map<String, Value>) -> usize {
+    let given = options.get("hidden_size").and_then(Value::as_u64);
+    let default = || {
+        let defaults = architecture.options();
+        defaults.iter().find(|(doc, _)| doc.name == "hidden_size").and_then(|(_, v)| v.as_u64())
+    };
+    given.or_else(default).unwrap_or(1) as usize
+}
+
 /// What is held equal, of a cost.
 pub fn measure(by: super::MatchBy, cost: &Cost) -> u64 {
     match by {

@@ -256,9 +256,8 @@ impl Planner {
             if let Some(size) = size {
                 options.insert("hidden_size".into(), size.into());
             }
-            let hidden = hidden_size(architecture, &options);
-            let input = unroll_train::body_input_size(task.input(), hidden, None);
-            options.insert("input_size".into(), input.into());
+            let hidden = matching::hidden_size(architecture, &options);
+            unroll_train::set_input_sizes(&mut options, architecture, task.input(), hidden, None);
             architecture.resolve(&options)
         };
         let cost = |architecture: &dyn Architecture, options: &Map<String, Value>| {
@@ -382,21 +381,28 @@ impl Planner {
         (series, axes)
     }
 
-    /// Tasks from one sequence to another are for encoders and decoders, and those for nothing else.
+    /// Tasks from one sequence to another are for encoders and decoders, and those for nothing else. Two
+    /// sequences at once are for fusion models, and side by side for models of one sequence.
     fn goes_together(
         &self,
         kind: TrialKind,
         architecture: &dyn Architecture,
         task: &dyn Task,
     ) -> Result<()> {
-        let pairs = matches!(task.input(), InputKind::Pairs { .. });
+        let fits = |other: &dyn Architecture| match (other.family(), task.input()) {
+            (Family::EncoderDecoder, input) => matches!(input, InputKind::Pairs { .. }),
+            (Family::Fusion, input) => matches!(input, InputKind::Modalities { .. }),
+            (_, input) => !matches!(input, InputKind::Pairs { .. }),
+        };
+        let what = match task.input() {
+            InputKind::Pairs { .. } => "goes from one sequence to another",
+            InputKind::Modalities { .. } => "has two sequences at once",
+            InputKind::Values { .. } | InputKind::Tokens { .. } => "has one sequence",
+        };
         let (arch, task) = (architecture.name(), task.name());
-        if pairs != (architecture.family() == Family::EncoderDecoder) {
-            let names: Vec<&str> = registry::all()
-                .filter(|other| pairs == (other.family() == Family::EncoderDecoder))
-                .map(Architecture::name)
-                .collect();
-            let what = if pairs { "goes from one sequence to another" } else { "has one sequence" };
+        if !fits(architecture) {
+            let names: Vec<&str> =
+                registry::all().filter(|other| fits(*other)).map(Architecture::name).collect();
             let message = format!(
                 "`{arch}` cannot learn `{task}`, which {what}: take {}, or leave the two out together \
                  under [[exclude]]",
@@ -404,9 +410,10 @@ impl Planner {
             );
             return Err(self.document.error(&self.axis_value("arch", &arch.into()), message));
         }
-        if pairs && kind != TrialKind::Quality {
+        let other = matches!(architecture.family(), Family::EncoderDecoder | Family::Fusion);
+        if other && kind != TrialKind::Quality {
             let message = format!(
-                "`{}` is measured of models of one sequence; for `{task}` measure = [\"quality\"]",
+                "`{}` is measured of models of one sequence; for `{arch}` measure = [\"quality\"]",
                 kind.name()
             );
             return Err(self.document.error(&path(&["measure"]), message));
@@ -602,16 +609,6 @@ impl Planner {
         }
         Ok(hashes)
     }
-}
-
-/// The hidden size that options give, or the architecture's default.
-fn hidden_size(architecture: &dyn Architecture, options: &Map<String, Value>) -> usize {
-    let given = options.get("hidden_size").and_then(Value::as_u64);
-    let default = || {
-        let defaults = architecture.options();
-        defaults.iter().find(|(doc, _)| doc.name == "hidden_size").and_then(|(_, v)| v.as_u64())
-    };
-    given.or_else(default).unwrap_or(1) as usize
 }
 
 fn get_path<'a>(tree: &'a Map<String, Value>, path: &[String]) -> Option<&'a Value> {
