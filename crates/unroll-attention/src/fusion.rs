@@ -18,15 +18,14 @@ use unroll_core::fusion::{FusionArgs, FusionModel, FusionOutput, Modality};
 use unroll_core::model::last_step;
 use unroll_core::{
     BuildContext, Cost, Error, Family, Form, ForwardArgs, Lengths, ModelConfig, OptionDoc,
-    ParameterSet, Result, SequenceModel, cost, ops,
+    ParameterSet, Result, SequenceModel,
 };
-use unroll_kernels::AttentionArgs;
-use unroll_kernels::attention::Mask;
 
+use crate::cross::{Memory, pairs_flops, projections_cost};
 use crate::encoder_decoder::{mode, streams};
 use crate::projections::Projections;
 use crate::recurrent::{Base, RecurrentAttentionConfig};
-use crate::softmax::{self, SOFTMAX_FLOPS};
+use crate::softmax;
 
 /// Where the two sequences meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -120,7 +119,7 @@ impl FusionConfig {
         };
         let (asking, asked) = ((batch * queries) as u64, (batch * asked) as u64);
         let pairs = asking * asked / (batch as u64).max(1);
-        let flops = pairs * (4 * hidden + self.num_heads as u64 * SOFTMAX_FLOPS);
+        let flops = pairs_flops(pairs, 2 * hidden, hidden, self.num_heads as u64);
         let core = Cost {
             parameters: 0,
             forward_flops: flops,
@@ -128,10 +127,7 @@ impl FusionConfig {
             state_elements: 0,
             activation_elements: asking * hidden,
         };
-        cost::linear(asking, hidden, hidden, self.bias)
-            + cost::linear(asked, hidden, 2 * hidden, self.bias)
-            + cost::linear(asking, hidden, hidden, self.bias)
-            + core
+        projections_cost(asked, asking, hidden, self.bias) + core
     }
 
     fn cost_of(&self, batch: usize, steps: [usize; 2]) -> Cost {
@@ -294,28 +290,10 @@ impl FusedEncoders {
     ) -> Result<(Tensor, Option<Tensor>)> {
         let queries = projections.queries(states)?;
         let (keys, values) = projections.keys_and_values(&other.states)?;
-        let (context, weights) = if softmax::may_fuse(form, self.dtype(), self.device()) && !keep {
-            let args = AttentionArgs {
-                queries: &queries,
-                keys: &keys,
-                values: &values,
-                scale: softmax::scale(self.config.hidden_size / self.config.num_heads),
-                mask: Mask::None,
-                lengths: other.lengths.map(Lengths::as_slice),
-            };
-            (unroll_kernels::attention(&args)?, None)
-        } else {
-            let scores = softmax::scaled_dot_product(&queries, &keys)?;
-            let real = match other.lengths {
-                Some(lengths) => {
-                    let mask = lengths.mask(keys.dim(2)?, self.dtype(), self.device())?;
-                    Some(mask.unsqueeze(1)?.unsqueeze(1)?)
-                }
-                None => None,
-            };
-            let weights = ops::masked_softmax(&scores, real.as_ref())?;
-            (weights.matmul(&values)?, keep.then_some(weights))
-        };
+        let memory = Memory { keys: &keys, values: &values, lengths: other.lengths };
+        let scale = softmax::scale(self.config.hidden_size / self.config.num_heads);
+        let fused = softmax::may_fuse(form, self.dtype(), self.device());
+        let (context, weights) = memory.attend(&queries, scale, None, (fused, keep))?;
         Ok((projections.merge(&context)?, weights))
     }
 }

@@ -1,0 +1,157 @@
+//! Benchmarks.
+
+use miette::{IntoDiagnostic, miette};
+use serde_json::{Value, json};
+use unroll_core::Form;
+use unroll_results::ab::Criteria;
+use unroll_results::files;
+
+use crate::bench::ab::{self, Effort};
+use crate::bench::cases::{self, Case, CaseFile};
+use crate::bench::programs::Program;
+use crate::bench::{counts, outputs};
+use crate::cli::{AbArgs, CountsArgs, LayerArgs, ModeArg, ProfileArg};
+use crate::{bench, device, environment, exit};
+
+use super::{OrExit, Outcome, into_report, print, print_json, thread_pool};
+
+pub(super) fn bench_layer(args: &LayerArgs) -> Outcome {
+    let threads = args.threads.map_or_else(environment::cores, |threads| threads as usize);
+    let pool = thread_pool(threads)?;
+    let request = bench::LayerRequest {
+        arch: args.arch.clone(),
+        batch: args.batch,
+        seq_len: args.seq_len,
+        input: args.input.unwrap_or(args.hidden),
+        hidden: args.hidden,
+        layers: args.layers,
+        heads: args.heads,
+        causal: args.causal,
+        train: matches!(args.mode, ModeArg::Train),
+        dtype: args.dtype.dtype(),
+        device: device::open_in(&args.device, args.dtype.dtype(), args.precision.precision())
+            .map_err(|e| miette!("{e}"))
+            .usage()?,
+        form: if args.reference { Form::Reference } else { Form::Auto },
+        min_seconds: args.min_seconds,
+        iterations: args.iterations.map(|iterations| iterations as usize),
+    };
+    let result = pool.install(|| bench::layer(&request)).map_err(into_report).usage()?;
+    let mut value = serde_json::to_value(&result).into_diagnostic().failure()?;
+    for (key, field) in [
+        ("arch", json!(args.arch)),
+        ("mode", json!(if request.train { "train" } else { "infer" })),
+        ("threads", json!(threads)),
+        ("dtype", json!(request.dtype.as_str())),
+        ("device", json!(args.device)),
+        ("precision", json!(args.precision.precision().name())),
+        ("gpu", json!(environment::gpu_name(&args.device))),
+    ] {
+        value[key] = field;
+    }
+    if args.json {
+        print(&(value.to_string() + "\n"))?;
+    } else {
+        for (key, field) in value.as_object().into_iter().flatten() {
+            print(&format!("{key:<14} {field}\n"))?;
+        }
+    }
+    Ok(exit::OK)
+}
+
+fn read_cases(args: &AbArgs) -> miette::Result<Vec<Case>> {
+    let file = match (&args.cases, args.profile) {
+        (Some(path), _) => CaseFile::read(path).map_err(miette::Report::new)?,
+        (None, ProfileArg::Fast) => CaseFile::parse("fast.toml", cases::FAST).map_err(|e| *e)?,
+        (None, ProfileArg::Full) => CaseFile::parse("full.toml", cases::FULL).map_err(|e| *e)?,
+    };
+    let filter = args.filter.as_deref().unwrap_or_default();
+    let cases: Vec<Case> = file.case.into_iter().filter(|c| c.id().contains(filter)).collect();
+    if cases.is_empty() {
+        return Err(miette!("no case has `{filter}` in its name"));
+    }
+    Ok(cases)
+}
+
+pub(super) fn bench_ab(args: &AbArgs) -> Outcome {
+    let cases = read_cases(args).usage()?;
+    let resolve = |name: &str| Program::resolve(name, &args.cache).map_err(|e| miette!("{e}"));
+    let base = resolve(&args.base).usage()?;
+    let candidate = resolve(&args.candidate).usage()?;
+    let criteria = Criteria {
+        alpha: args.alpha,
+        least_effect: args.least_effect / 100.0,
+        same_within: args.same_within / 100.0,
+    };
+    let effort = Effort {
+        blocks: args.blocks as usize,
+        rounds: args.rounds as usize,
+        seconds: args.seconds.as_secs_f64(),
+        threads: args.threads as usize,
+        summary: if args.median { ab::Summary::Median } else { ab::Summary::Fastest },
+    };
+    let bar = indicatif::ProgressBar::new(0);
+    let mut progress = |round: &str, done: usize, total: usize| {
+        bar.set_length(total as u64);
+        bar.set_message(round.to_owned());
+        bar.set_position(done as u64);
+    };
+    let report = ab::compare(&base, &candidate, &cases, criteria, effort, &mut progress)
+        .map_err(|e| miette!("{e}"))
+        .failure()?;
+    bar.finish_and_clear();
+    let value = serde_json::to_value(&report).into_diagnostic().failure()?;
+    let pretty = |value: &Value| serde_json::to_string_pretty(value).map(|text| text + "\n");
+    let files_of = [
+        (&args.out, pretty(&value)),
+        (&args.markdown, Ok(outputs::markdown(&report))),
+        (&args.bmf, pretty(&outputs::bencher(&report))),
+        (&args.github_benchmark, pretty(&outputs::github_benchmark(&report))),
+    ];
+    for (path, text) in files_of {
+        if let Some(path) = path {
+            let text = text.into_diagnostic().failure()?;
+            files::write(path, text.as_bytes()).into_diagnostic().failure()?;
+        }
+    }
+    if args.json {
+        print_json(&value)?;
+    } else {
+        print(&outputs::terminal(&report))?;
+    }
+    Ok(match report.verdict {
+        ab::Verdict::Slower => exit::REGRESSION,
+        ab::Verdict::Inconclusive => exit::INCONCLUSIVE,
+        ab::Verdict::Same | ab::Verdict::Faster => exit::OK,
+    })
+}
+
+pub(super) fn bench_counts(args: &CountsArgs) -> Outcome {
+    let mut file = CaseFile::read(&args.file).map_err(miette::Report::new).usage()?;
+    let program = match &args.program {
+        Some(path) => path.clone(),
+        None => std::env::current_exe().into_diagnostic().failure()?,
+    };
+    let bar = indicatif::ProgressBar::new(file.case.len() as u64);
+    let tolerance = args.tolerance / 100.0;
+    let progress = |done: usize| bar.set_position(done as u64);
+    let report = counts::count(&program, &file.case, tolerance, progress)
+        .map_err(|e| miette!("{e}"))
+        .failure()?;
+    bar.finish_and_clear();
+    if args.update {
+        for (case, count) in file.case.iter_mut().zip(&report.cases) {
+            case.instructions = Some(count.instructions);
+        }
+        let head = "# Instructions per iteration, at most: portable kernels, one thread. Written by\n\
+                    # `unroll bench counts FILE --update`.\n\n";
+        let text = head.to_owned() + &toml::to_string(&file).into_diagnostic().failure()?;
+        files::write(&args.file, text.as_bytes()).into_diagnostic().failure()?;
+    }
+    if args.json {
+        print_json(&serde_json::to_value(&report).into_diagnostic().failure()?)?;
+    } else {
+        print(&report.terminal())?;
+    }
+    Ok(if report.kept() || args.update { exit::OK } else { exit::REGRESSION })
+}
