@@ -29,8 +29,23 @@ pub fn sigmoid(x: &Tensor) -> Result<Tensor> {
     Ok(candle_nn::ops::sigmoid(x)?)
 }
 
-/// Normalises the last axis to mean 0 and variance 1, then scales and shifts (Ba 2016).
+/// The type that sums and losses over values of a type are computed in: f32 for 16-bit types, which
+/// have too few digits to add in; the type itself otherwise.
+pub fn summing_type(dtype: DType) -> DType {
+    match dtype {
+        DType::BF16 | DType::F16 => DType::F32,
+        other => other,
+    }
+}
+
+/// Normalises the last axis to mean 0 and variance 1, then scales and shifts (Ba 2016). Sums are in the
+/// [`summing_type`].
 pub fn layer_norm(x: &Tensor, scale: &Tensor, shift: &Tensor, epsilon: f64) -> Result<Tensor> {
+    let wide = summing_type(x.dtype());
+    if wide != x.dtype() {
+        let [x32, scale, shift] = [x, scale, shift].map(|tensor| tensor.to_dtype(wide));
+        return Ok(layer_norm(&x32?, &scale?, &shift?, epsilon)?.to_dtype(x.dtype())?);
+    }
     let mean = x.mean_keepdim(D::Minus1)?;
     let centred = x.broadcast_sub(&mean)?;
     let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
@@ -39,8 +54,14 @@ pub fn layer_norm(x: &Tensor, scale: &Tensor, shift: &Tensor, epsilon: f64) -> R
 }
 
 /// Softmax over the last axis, over the entries where `mask` (1 or 0, broadcast) is 1; a row with
-/// no such entry gives zeros.
+/// no such entry gives zeros. Sums are in the [`summing_type`].
 pub fn masked_softmax(scores: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
+    let wide = summing_type(scores.dtype());
+    if wide != scores.dtype() {
+        let mask = mask.map(|mask| mask.to_dtype(wide)).transpose()?;
+        let weights = masked_softmax(&scores.to_dtype(wide)?, mask.as_ref())?;
+        return Ok(weights.to_dtype(scores.dtype())?);
+    }
     let Some(mask) = mask else {
         return Ok(candle_nn::ops::softmax(scores, D::Minus1)?);
     };

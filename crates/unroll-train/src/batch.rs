@@ -1,7 +1,7 @@
 //! Host batches as tensors.
 
 use candle_core::{DType, Device, Tensor};
-use unroll_core::Lengths;
+use unroll_core::{Lengths, ops};
 use unroll_tasks::{Batch, InputKind, Inputs, ModalityInputs, Readout, TargetKind, Targets};
 
 use crate::input_layer::InputLayer;
@@ -172,7 +172,7 @@ impl TensorBatch {
             second,
             lengths,
             rows,
-            targets: targets(batch, shape, &answers, all_rows, dtype, device)?,
+            targets: targets(batch, shape, &answers, all_rows, ops::summing_type(dtype), device)?,
             weights: answers.iter().map(|answer| answer.weight).collect(),
             tokens: tokens + read,
         })

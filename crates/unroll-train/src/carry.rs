@@ -78,7 +78,8 @@ impl TaskModel {
             let other = |begin: usize, end: usize| -> Result<Option<Tensor>> {
                 Ok(if begin < end { Some(given.narrow(1, begin, end - begin)?) } else { None })
             };
-            let parts = [other(0, feature)?, Some(latest), other(feature + 1, features)?];
+            let own = latest.to_dtype(self.dtype())?;
+            let parts = [other(0, feature)?, Some(own), other(feature + 1, features)?];
             let input = Tensor::cat(&parts.into_iter().flatten().collect::<Vec<_>>(), 1)?;
             let (output, next) = body.step(&input, &state)?;
             latest = self.head(&output)?.detach();

@@ -534,8 +534,10 @@ impl TaskModel {
         self.head(&hidden)
     }
 
+    /// Answers in the type that losses are summed in.
     pub(crate) fn head(&self, hidden: &Tensor) -> Result<Tensor> {
-        Ok(ops::linear(hidden, &self.head_weight, Some(&self.head_bias))?)
+        let answers = ops::linear(hidden, &self.head_weight, Some(&self.head_bias))?;
+        Ok(answers.to_dtype(ops::summing_type(self.dtype()))?)
     }
 }
 

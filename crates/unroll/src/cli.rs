@@ -391,6 +391,8 @@ pub enum DtypeArg {
     F32,
     /// 64 bits
     F64,
+    /// 16 bits, 8 of them of mantissa; sums and losses in f32
+    Bf16,
 }
 
 impl DtypeArg {
@@ -399,6 +401,7 @@ impl DtypeArg {
         match self {
             Self::F32 => candle_core::DType::F32,
             Self::F64 => candle_core::DType::F64,
+            Self::Bf16 => candle_core::DType::BF16,
         }
     }
 }

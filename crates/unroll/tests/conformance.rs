@@ -6,7 +6,7 @@
 mod common;
 
 use candle_core::{DType, Device, Tensor, Var};
-use common::{Case, assert_close, cases, max_difference, random};
+use common::{Case, assert_close, cases, max_difference, random, relative_error};
 use unroll_core::weights::{TensorFile, export, import};
 use unroll_core::{Error, Form, ForwardArgs, Lengths, Mode, SequenceModel, Stream};
 
@@ -297,4 +297,36 @@ fn wrong_inputs_are_typed_errors() {
         let args = ForwardArgs { lengths: Some(&short), ..ForwardArgs::new(&x) };
         assert!(model.forward(&args).is_err(), "{case}");
     });
+}
+
+/// In 16 bits outputs and gradients are those of f64 up to a few roundings of 2^-9 each.
+#[test]
+fn sixteen_bits_give_the_same_up_to_their_rounding() {
+    for case in cases() {
+        let (exact, rounded) = (case.build(DType::F64), case.build(DType::BF16));
+        let bf16 = |tensor: &Tensor| tensor.to_dtype(DType::BF16).unwrap();
+        // The same numbers on both sides: what is compared is the arithmetic.
+        for (parameter, rounded) in exact.parameters().iter().zip(rounded.parameters().iter()) {
+            let value = bf16(parameter.var.as_tensor());
+            rounded.var.set(&value).unwrap();
+            parameter.var.set(&value.to_dtype(DType::F64).unwrap()).unwrap();
+        }
+        let input = bf16(&input(&case));
+        let weight = bf16(&random(&[BATCH, STEPS, exact.output_size()], 13));
+        let run = |model: &dyn SequenceModel| {
+            let dtype = model.parameters().dtype();
+            let x = Var::from_tensor(&input.to_dtype(dtype).unwrap()).unwrap();
+            let output = model.forward(&ForwardArgs::new(x.as_tensor())).unwrap().output;
+            assert_eq!(output.dtype(), dtype, "{case}");
+            let loss = (&output * weight.to_dtype(dtype).unwrap()).unwrap().sum_all().unwrap();
+            let gradient = loss.backward().unwrap().get(x.as_tensor()).unwrap().clone();
+            (output.detach(), gradient)
+        };
+        let ((output, gradient), (output16, gradient16)) =
+            (run(exact.as_ref()), run(rounded.as_ref()));
+        let forward = relative_error(&output16, &output);
+        let backward = relative_error(&gradient16, &gradient);
+        assert!(forward < 0.02 && backward < 0.05, "{case}: {forward:.4} {backward:.4}");
+        assert!(forward > 1e-5, "{case}: nothing was rounded");
+    }
 }

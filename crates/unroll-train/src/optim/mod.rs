@@ -2,7 +2,8 @@
 //!
 //! On the CPU a step is one pass over each parameter that reads value, gradient and state and writes
 //! value and state: no temporaries. On other devices, and for other types than f32 and f64, it is
-//! plain tensor operations.
+//! plain tensor operations. Weights in 16 bits are rounded from f32 masters, to which the steps are
+//! added: a step is often smaller than the distance of two 16-bit numbers (Micikevicius et al. 2018).
 
 mod adam;
 mod real;
@@ -154,12 +155,23 @@ enum Slots {
     F32(Vec<Vec<f32>>),
     F64(Vec<Vec<f64>>),
     Tensors(Vec<Tensor>),
+    /// The weights before rounding, and the state in their type.
+    Rounded(Tensor, Vec<Tensor>),
 }
+
+/// Name of the weights before rounding, beside the names of the state vectors.
+const MASTER: &str = "master";
 
 impl Slots {
     fn zeros(count: usize, value: &Tensor) -> candle_core::Result<Self> {
         let elements = value.elem_count();
         let in_place = unroll_core::fused::supports(value.device(), value.dtype());
+        let wide = unroll_core::ops::summing_type(value.dtype());
+        if wide != value.dtype() {
+            let master = value.detach().to_dtype(wide)?;
+            let state = (0..count).map(|_| master.zeros_like()).collect::<Result<_, _>>()?;
+            return Ok(Self::Rounded(master, state));
+        }
         Ok(match value.dtype() {
             DType::F32 if in_place => Self::F32(vec![vec![0.0; elements]; count]),
             DType::F64 if in_place => Self::F64(vec![vec![0.0; elements]; count]),
@@ -171,7 +183,7 @@ impl Slots {
         match self {
             Self::F32(slots) => Tensor::from_slice(&slots[slot], value.shape(), &Device::Cpu),
             Self::F64(slots) => Tensor::from_slice(&slots[slot], value.shape(), &Device::Cpu),
-            Self::Tensors(slots) => slots[slot].copy(),
+            Self::Tensors(slots) | Self::Rounded(_, slots) => slots[slot].copy(),
         }
     }
 
@@ -179,7 +191,9 @@ impl Slots {
         match self {
             Self::F32(slots) => slots[slot] = tensor.flatten_all()?.to_vec1()?,
             Self::F64(slots) => slots[slot] = tensor.flatten_all()?.to_vec1()?,
-            Self::Tensors(slots) => slots[slot] = tensor.to_device(slots[slot].device())?,
+            Self::Tensors(slots) | Self::Rounded(_, slots) => {
+                slots[slot] = tensor.to_device(slots[slot].device())?;
+            }
         }
         Ok(())
     }
@@ -295,14 +309,21 @@ impl Optimizer {
         for (parameter, state) in self.parameters.iter().zip(&mut self.state) {
             let value = parameter.var.as_tensor();
             let Some(gradient) = gradients.get(value) else { continue };
-            if let Slots::Tensors(state) = state {
-                let value = value.detach();
-                let updated =
-                    self.rule.update_tensor(&step, &value, &step.clipped(gradient)?, state)?;
-                parameter.var.set(&updated)?;
-            } else {
-                let pass = Pass { rule: self.rule, step, state: RefCell::new(state) };
-                value.inplace_op2(&gradient.contiguous()?, &pass)?;
+            match state {
+                Slots::Tensors(state) => {
+                    let (value, gradient) = (value.detach(), step.clipped(gradient)?);
+                    let updated = self.rule.update_tensor(&step, &value, &gradient, state)?;
+                    parameter.var.set(&updated)?;
+                }
+                Slots::Rounded(master, state) => {
+                    let gradient = step.clipped(&gradient.to_dtype(master.dtype())?)?;
+                    *master = self.rule.update_tensor(&step, master, &gradient, state)?;
+                    parameter.var.set(&master.to_dtype(value.dtype())?)?;
+                }
+                Slots::F32(_) | Slots::F64(_) => {
+                    let pass = Pass { rule: self.rule, step, state: RefCell::new(state) };
+                    value.inplace_op2(&gradient.contiguous()?, &pass)?;
+                }
             }
         }
         Ok(())
@@ -315,6 +336,9 @@ impl Optimizer {
             for (slot, name) in self.rule.slots().iter().enumerate() {
                 let tensor = state.export(slot, parameter.var.as_tensor())?;
                 tensors.insert(format!("{}.{name}", parameter.name), tensor);
+            }
+            if let Slots::Rounded(master, _) = state {
+                tensors.insert(format!("{}.{MASTER}", parameter.name), master.copy()?);
             }
         }
         Ok(OptimizerState { steps: self.steps, tensors })
@@ -330,6 +354,9 @@ impl Optimizer {
             for (slot, name) in self.rule.slots().iter().enumerate() {
                 slots.import(slot, find(saved, parameter, name)?)?;
             }
+            if let Slots::Rounded(master, _) = slots {
+                *master = find(saved, parameter, MASTER)?.to_device(master.device())?;
+            }
         }
         (self.state, self.steps) = (state, saved.steps);
         Ok(())
@@ -342,8 +369,9 @@ fn find<'a>(saved: &'a OptimizerState, parameter: &Parameter, slot: &str) -> Res
         let available = saved.tensors.keys().cloned().collect();
         return Err(ModelError::MissingTensor { name, available }.into());
     };
-    if tensor.dims() != parameter.var.dims() || tensor.dtype() != parameter.var.dtype() {
-        let expected = format!("{:?} of {:?}", parameter.var.dims(), parameter.var.dtype());
+    let dtype = unroll_core::ops::summing_type(parameter.var.dtype());
+    if tensor.dims() != parameter.var.dims() || tensor.dtype() != dtype {
+        let expected = format!("{:?} of {dtype:?}", parameter.var.dims());
         return Err(ModelError::shape(name, tensor.dims(), expected).into());
     }
     Ok(tensor)

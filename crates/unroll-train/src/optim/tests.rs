@@ -149,7 +149,7 @@ fn state_can_be_carried_over() {
     for kind in
         [OptimizerKind::Sgd, OptimizerKind::RmsProp, OptimizerKind::Adam, OptimizerKind::AdamW]
     {
-        for dtype in [DType::F32, DType::F64] {
+        for dtype in [DType::F32, DType::F64, DType::BF16] {
             let config = TrainConfig { momentum: 0.9, ..config(kind, 0.1) };
             let whole = parameters(dtype);
             take_steps(&mut Optimizer::new(&config, &whole).unwrap(), &whole, 0.1, &[0, 1, 2]);
@@ -163,6 +163,19 @@ fn state_can_be_carried_over() {
             assert_eq!(values(&whole), values(&split), "{kind:?}");
             assert_eq!(second.steps(), 3);
         }
+    }
+}
+
+/// Steps of a thousandth at 2, where 16-bit numbers lie 1/128 apart: each one alone would be rounded away.
+#[test]
+fn steps_below_the_spacing_of_16_bit_weights_add_up() {
+    let parameters = parameters(DType::BF16);
+    let mut optimizer = Optimizer::new(&config(OptimizerKind::Sgd, 0.001), &parameters).unwrap();
+    for _ in 0..100 {
+        optimizer.step(&gradients(&parameters, &[1.0; 3]), 0.001, Bounds::NONE).unwrap();
+    }
+    for (found, expected) in values(&parameters).iter().zip([0.4, -1.35, 1.9]) {
+        assert!((found - expected).abs() < 0.004, "{found} instead of {expected}");
     }
 }
 

@@ -172,14 +172,18 @@ pub enum ElementType {
     F32,
     /// 64 bits.
     F64,
+    /// 16 bits, 8 of them of mantissa: weights and activations; losses, sums of normalisation and softmax,
+    /// and the weights that the optimiser adds to, are f32.
+    Bf16,
 }
 
 impl ElementType {
-    /// Name in files: `f32`, `f64`.
+    /// Name in files: `f32`, `f64`, `bf16`.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
             Self::F64 => "f64",
+            Self::Bf16 => "bf16",
         }
     }
 
@@ -188,6 +192,7 @@ impl ElementType {
         match self {
             Self::F32 => DType::F32,
             Self::F64 => DType::F64,
+            Self::Bf16 => DType::BF16,
         }
     }
 }
