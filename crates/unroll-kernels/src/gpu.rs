@@ -10,6 +10,9 @@ mod driver;
 #[cfg(not(feature = "cuda"))]
 #[path = "gpu/none.rs"]
 mod driver;
+#[cfg(any(feature = "cuda", test))]
+#[path = "gpu/recurrent/mod.rs"]
+pub(crate) mod recurrent;
 
 /// Why a GPU cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,0 +1,136 @@
+//! A machine that runs the kernels on a processor.
+
+use std::cell::Cell;
+
+use candle_core::{Error, Result};
+use unroll_kernels_emulation as emulation;
+
+use super::launch::{Launch, Place, Sequence, Together};
+use super::machine::{Factor, Machine, Product};
+use super::plan::Limits;
+use crate::product::{Matrix, Threads, multiply};
+
+/// Around every buffer: must stay as it was.
+const GUARD: usize = 64;
+const UNTOUCHED: f32 = -7.25e11;
+
+/// The machine. Its memory holds no numbers (NaN) until they are written.
+pub(super) struct Emulated {
+    limits: Limits,
+    order: Cell<u64>,
+}
+
+impl Emulated {
+    /// `order` decides in which order threads run.
+    pub(super) fn new(limits: Limits, order: u64) -> Self {
+        Self { limits, order: Cell::new(order) }
+    }
+
+    pub(super) fn upload(&self, values: &[f32]) -> Memory {
+        let mut all = vec![UNTOUCHED; GUARD];
+        all.extend_from_slice(values);
+        all.extend([UNTOUCHED; GUARD]);
+        Memory(all)
+    }
+
+    /// Integers in memory for 32-bit numbers.
+    pub(super) fn upload_integers(&self, values: &[i32]) -> Memory {
+        let bits: Vec<f32> = values.iter().map(|&value| f32::from_bits(value as u32)).collect();
+        self.upload(&bits)
+    }
+}
+
+/// Memory with guards around it.
+pub(super) struct Memory(Vec<f32>);
+
+impl Memory {
+    pub(super) fn values(&self) -> &[f32] {
+        &self.0[GUARD..self.0.len() - GUARD]
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        let end = self.0.len() - GUARD;
+        let guards = self.0[..GUARD].iter().chain(&self.0[end..]);
+        let touched = guards.filter(|&&value| value.to_bits() != UNTOUCHED.to_bits()).count();
+        if !std::thread::panicking() {
+            assert_eq!(touched, 0, "written outside of {} numbers", end - GUARD);
+        }
+    }
+}
+
+/// Numbers in memory.
+#[allow(unsafe_code)]
+fn slice<'a>(place: Place, len: usize) -> &'a [f32] {
+    // SAFETY: places are those of `Memory` that lives during the call, with as many numbers.
+    unsafe { std::slice::from_raw_parts(place.0 as *const f32, len) }
+}
+
+#[allow(unsafe_code)]
+fn slice_mut<'a>(place: Place, len: usize) -> &'a mut [f32] {
+    // SAFETY: as above; callers hold one such slice at a time.
+    unsafe { std::slice::from_raw_parts_mut(place.0 as *mut f32, len) }
+}
+
+impl Machine for Emulated {
+    type Buffer = Memory;
+
+    fn limits(&self) -> Option<Limits> {
+        Some(self.limits)
+    }
+
+    fn allocate(&self, len: usize) -> Result<Memory> {
+        Ok(self.upload(&vec![f32::NAN; len]))
+    }
+
+    fn place(&self, buffer: &Memory) -> Place {
+        Place(buffer.values().as_ptr() as u64)
+    }
+
+    fn zero(&self, to: Place, len: usize) -> Result<()> {
+        slice_mut(to, len).fill(0.0);
+        Ok(())
+    }
+
+    fn copy(&self, from: Place, to: Place, len: usize) -> Result<()> {
+        slice_mut(to, len).copy_from_slice(slice(from, len));
+        Ok(())
+    }
+
+    fn multiply(&self, product: &Product) -> Result<()> {
+        let Product { m, n, k, left, right, out, out_stride, accumulate } = *product;
+        let matrix = |factor: Factor, rows: usize, columns: usize| {
+            let (rows, columns) = if factor.transposed { (columns, rows) } else { (rows, columns) };
+            let values = slice(factor.place, (rows - 1) * factor.stride + columns);
+            let matrix = Matrix::strided(values, rows, columns, factor.stride);
+            if factor.transposed { matrix.t() } else { matrix }
+        };
+        let out = slice_mut(out, (m - 1) * out_stride + n);
+        let (left, right) = (matrix(left, m, k), matrix(right, k, n));
+        multiply(out, out_stride, left, right, accumulate, Threads::One);
+        Ok(())
+    }
+
+    #[allow(unsafe_code)]
+    fn launch(&self, launch: &Launch, arguments: &Sequence) -> Result<()> {
+        let size = size_of::<Sequence>();
+        // SAFETY: a plain structure without padding, alive during the call.
+        let bytes = unsafe { std::slice::from_raw_parts((&raw const *arguments).cast(), size) };
+        let order = self.order.get();
+        self.order.set(order.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(99));
+        let launch = emulation::Launch {
+            kernel: &launch.kernel,
+            grid: launch.grid,
+            threads: launch.threads,
+            cluster: match launch.together {
+                Together::Clusters(size) => size,
+                Together::Any | Together::All => 1,
+            },
+            shared_bytes: launch.shared_bytes,
+            order,
+        };
+        // SAFETY: the host code gives places of memory that is alive; what it gets wrong, guards show.
+        unsafe { emulation::run(&launch, bytes) }.map_err(Error::msg)
+    }
+}

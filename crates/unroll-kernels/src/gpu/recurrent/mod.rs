@@ -1,0 +1,27 @@
+//! Recurrent layers on GPUs, as one operation each.
+//!
+//! The input projection of all steps is one product. Then the recurrence, in one of three ways
+//! ([`Way`]): a product and a kernel per step; one launch whose teams of blocks hold the recurrent
+//! weights in shared memory and exchange states within a thread-block cluster; the same with teams of any
+//! blocks, which exchange through global memory. Backward likewise, and then the gradients of weights and
+//! input as one product each.
+//!
+//! All of this is written for a [`Machine`](machine::Machine): a GPU, or in tests an emulation that runs
+//! the same kernels on a processor. The kernels are in `cuda/`.
+
+mod host;
+mod launch;
+mod machine;
+mod plan;
+
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
+#[cfg(test)]
+mod emulated;
+#[cfg(test)]
+mod tests;
+
+#[cfg(feature = "cuda")]
+pub(crate) use host::Wanted;
+pub(crate) use host::{Arguments, Incoming, Kept, Lengths, Shape, backward, forward};
+pub(crate) use plan::{Exchange, Pass, Plan, Way};

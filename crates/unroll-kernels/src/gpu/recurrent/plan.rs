@@ -1,0 +1,196 @@
+//! How a layer is divided among blocks.
+
+use super::launch::Cell;
+
+/// Threads of a block: `KERNEL` in cuda/device.h allows no more.
+pub(crate) const THREADS: usize = 256;
+/// Pairs of unit and sequence that a thread may have of one tile: `PAIRS` in cuda/persistent.h.
+const PAIRS: usize = 4;
+/// Rows of a tile for which there are kernels.
+const TILES: [usize; 3] = [4, 8, 16];
+
+/// What a device offers to persistent kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// Multiprocessors.
+    pub(crate) multiprocessors: usize,
+    /// Bytes of shared memory that a block can have.
+    pub(crate) shared_bytes: usize,
+    /// Blocks in a cluster.
+    pub(crate) cluster: usize,
+}
+
+/// Forward or backward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Pass {
+    Forward,
+    Backward,
+}
+
+/// How the blocks of a team tell each other what they found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Exchange {
+    /// Through each other's shared memory, within a thread-block cluster.
+    Cluster,
+    /// Through global memory; all blocks of a launch run at once.
+    Grid,
+}
+
+/// How the recurrence is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Way {
+    /// A product and a kernel per step.
+    Steps,
+    /// One launch.
+    Persistent(Plan),
+}
+
+/// The division of a persistent kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Plan {
+    pub(crate) pass: Pass,
+    pub(crate) exchange: Exchange,
+    /// Sequences that a product is done for at once: in the kernel's name.
+    pub(crate) tile: usize,
+    /// Blocks in a team.
+    pub(crate) ranks: usize,
+    /// Units of a block.
+    pub(crate) units: usize,
+    /// Sequences of a team.
+    pub(crate) rows: usize,
+    /// Teams in one launch, and those that all sequences need.
+    pub(crate) teams_at_once: usize,
+    pub(crate) teams: usize,
+    pub(crate) threads: usize,
+    pub(crate) shared_bytes: usize,
+}
+
+impl Plan {
+    pub(crate) fn tiles(&self) -> usize {
+        self.rows.div_ceil(self.tile)
+    }
+
+    /// Numbers that the teams of one launch exchange through global memory.
+    pub(crate) fn exchange_len(&self, hidden: usize) -> usize {
+        let teams = self.teams_at_once.min(self.teams);
+        match (self.exchange, self.pass) {
+            (Exchange::Cluster, _) => 0,
+            (Exchange::Grid, Pass::Forward) => 2 * teams * self.tiles() * hidden * self.tile,
+            (Exchange::Grid, Pass::Backward) => {
+                2 * teams * self.ranks * self.ranks * self.tiles() * self.tile * self.units
+            }
+        }
+    }
+
+    /// Name of the kernel.
+    pub(crate) fn kernel(&self, cell: &Cell) -> String {
+        let pass = if self.pass == Pass::Forward { "forward" } else { "backward" };
+        let exchange = if self.exchange == Exchange::Cluster { "cluster" } else { "grid" };
+        format!("{pass}_{}_{}_{exchange}", cell.name, self.tile)
+    }
+
+    /// The plan with teams of `ranks` blocks and `rows` sequences, if it fits.
+    pub(crate) fn with(request: &Request, ranks: usize, rows: usize, threads: usize) -> Option<Self> {
+        let Request { cell, pass, exchange, batch, hidden, limits } = *request;
+        let units = hidden.div_ceil(ranks);
+        let tile = TILES.into_iter().find(|&tile| tile >= rows).unwrap_or(TILES[TILES.len() - 1]);
+        let tiles = rows.div_ceil(tile);
+        // The layouts of the two kernels in cuda/persistent.h.
+        let (width, depth) = match pass {
+            Pass::Forward => ((cell.gates * units).next_multiple_of(32), hidden),
+            Pass::Backward => (hidden.next_multiple_of(32), cell.gates * units),
+        };
+        let slices = (threads / 32 / (width / 32)).max(1);
+        let states = match (pass, exchange) {
+            (Pass::Forward, Exchange::Cluster) => 2 * tiles * hidden * tile,
+            (Pass::Forward, Exchange::Grid) => hidden * tile,
+            (Pass::Backward, Exchange::Cluster) => depth * tile + 2 * ranks * tiles * tile * units,
+            (Pass::Backward, Exchange::Grid) => depth * tile,
+        };
+        let own = 2 * tiles * units * tile;
+        let shared_bytes = 4 * (depth * width + states + slices * tile * width + own);
+        let at_once = match exchange {
+            // Clusters wait for each other's end, not for each other.
+            Exchange::Cluster => usize::MAX,
+            Exchange::Grid => limits.multiprocessors / ranks,
+        };
+        let fits = shared_bytes <= limits.shared_bytes
+            && units * tile <= PAIRS * threads
+            && at_once > 0
+            && (exchange == Exchange::Grid || ranks <= limits.cluster);
+        fits.then_some(Self {
+            pass,
+            exchange,
+            tile,
+            ranks,
+            units,
+            rows,
+            teams_at_once: at_once,
+            teams: batch.div_ceil(rows),
+            threads,
+            shared_bytes,
+        })
+    }
+
+    /// What a step may be expected to cost, in clock cycles of a multiprocessor: the larger of what its
+    /// arithmetic (128 products a cycle) and its shared memory (128 bytes a cycle) need, sums over parts
+    /// of the depth, and the exchange. Only to choose among plans: what is kept is measured.
+    fn cost(&self, request: &Request) -> usize {
+        let Request { cell, pass, hidden, limits, .. } = *request;
+        let (width, depth) = match pass {
+            Pass::Forward => ((cell.gates * self.units).next_multiple_of(32), hidden),
+            Pass::Backward => (hidden.next_multiple_of(32), cell.gates * self.units),
+        };
+        let slices = (self.threads / 32 / (width / 32)).max(1);
+        let products = self.tile * depth * width / 128;
+        let memory = depth * width / 32 + depth * self.tile * width / 1024;
+        let sums = (3 * 4 + 2 * slices) * self.tile * width / 128;
+        let exchanged = match (pass, self.exchange) {
+            (Pass::Forward, Exchange::Cluster) => self.units * self.tile * self.ranks / 16,
+            (Pass::Forward, Exchange::Grid) => hidden * self.tile / 8,
+            (Pass::Backward, Exchange::Cluster) => hidden * self.tile / 8,
+            (Pass::Backward, Exchange::Grid) => hidden * self.tile / 4,
+        };
+        let barrier = match self.exchange {
+            Exchange::Cluster => 400 + 20 * self.ranks,
+            Exchange::Grid => 1500 + 4 * self.ranks,
+        };
+        let at_once = self.teams_at_once.min(limits.multiprocessors / self.ranks).max(1);
+        let waves = self.teams.div_ceil(at_once);
+        waves * (self.tiles() * (products.max(memory) + sums + exchanged + 400) + barrier)
+    }
+
+    /// The plan that should be fastest, or `None` when none fits.
+    pub(crate) fn best(request: &Request) -> Option<Self> {
+        let Request { exchange, batch, hidden, limits, .. } = *request;
+        let most = match exchange {
+            Exchange::Cluster => limits.cluster,
+            Exchange::Grid => limits.multiprocessors,
+        };
+        let mut sizes: Vec<usize> = match exchange {
+            // Clusters are powers of two: the hardware's groups of multiprocessors are filled by these.
+            Exchange::Cluster => (0..).map(|power| 1 << power).take_while(|&n| n <= most).collect(),
+            Exchange::Grid => (1..=most).collect(),
+        };
+        // More blocks than units leave some without any.
+        sizes.retain(|&ranks| ranks <= hidden);
+        let plans = sizes.into_iter().flat_map(|ranks| {
+            let teams = (limits.multiprocessors / ranks).max(1);
+            // All sequences at once, or in two or four launches or waves.
+            [1, 2, 4].map(|waves| (ranks, batch.div_ceil(teams * waves).max(1)))
+        });
+        let plans = plans.filter_map(|(ranks, rows)| Self::with(request, ranks, rows, THREADS));
+        plans.min_by_key(|plan| (plan.cost(request), plan.ranks))
+    }
+}
+
+/// What a plan is wanted for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Request {
+    pub(crate) cell: Cell,
+    pub(crate) pass: Pass,
+    pub(crate) exchange: Exchange,
+    pub(crate) batch: usize,
+    pub(crate) hidden: usize,
+    pub(crate) limits: Limits,
+}
