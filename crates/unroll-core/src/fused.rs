@@ -13,7 +13,7 @@ pub fn supports(device: &Device, dtype: DType) -> bool {
 
 /// Runs a layer as one fused operation; `None` where the kernels do not support the device or type.
 pub fn run(kind: CellKind, args: &LayerArgs<'_>) -> Result<Option<(Tensor, CellState)>> {
-    if !unroll_kernels::supports(args.input.device(), args.input.dtype()) {
+    if !unroll_kernels::supports_layer(args.input.device(), args.input.dtype(), kind) {
         return Ok(None);
     }
     let output = unroll_kernels::layer(&Layer {

@@ -75,6 +75,15 @@ pub fn tf32() -> bool {
     candle_core::cuda::gemm_reduced_precision_f32()
 }
 
+/// What tuning of recurrent layers (`UNROLL_GPU_RECURRENT=tuned`) found so far: one line for each layer and
+/// pass, all ways with microseconds per step.
+pub fn recurrent_ways() -> Vec<String> {
+    #[cfg(any(feature = "cuda", test))]
+    return recurrent::findings();
+    #[cfg(not(any(feature = "cuda", test)))]
+    Vec::new()
+}
+
 /// Most memory in use on a GPU: the high-water mark of the pool that its tensors come from.
 #[derive(Debug, Clone)]
 pub struct HighWater(driver::Pool);

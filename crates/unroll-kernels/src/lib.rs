@@ -59,6 +59,23 @@ pub fn supports(device: &Device, dtype: DType) -> bool {
     device.is_cpu() && matches!(dtype, DType::F32 | DType::F64) && enabled()
 }
 
+/// Whether [`layer`] runs a cell on this device and type: as [`supports`], and in f32 on GPUs, except a GRU
+/// that resets before its product. `UNROLL_GPU_RECURRENT=candle` leaves GPUs to candle's operations.
+pub fn supports_layer(device: &Device, dtype: DType, kind: CellKind) -> bool {
+    supports(device, dtype) || supports_layer_on_gpu(device, dtype, kind)
+}
+
+fn supports_layer_on_gpu(device: &Device, dtype: DType, kind: CellKind) -> bool {
+    static CANDLE: OnceLock<bool> = OnceLock::new();
+    let candle = || {
+        *CANDLE.get_or_init(|| {
+            std::env::var_os("UNROLL_GPU_RECURRENT").is_some_and(|value| value == "candle")
+        })
+    };
+    let known = !matches!(kind, CellKind::Gru(GruReset::Before, _));
+    device.is_cuda() && dtype == DType::F32 && known && enabled() && !candle()
+}
+
 /// Whether the operations of this crate are used where they [run](supports).
 pub fn enabled() -> bool {
     static ENABLED: OnceLock<bool> = OnceLock::new();

@@ -25,6 +25,9 @@ use crate::recurrent::{CellKind, Layer, LayerOutput};
 use crate::rnn::Rnn;
 use crate::sequence::{self, Gradients, Inputs, OutputGradients, Weights};
 
+#[cfg(feature = "cuda")]
+mod cuda;
+
 /// Places of the tensors beside the graph.
 const PARTS: usize = 8;
 const WEIGHT_IH: usize = 0;
@@ -86,11 +89,18 @@ pub(crate) fn apply(
 struct Slots {
     saved: Option<AnySaved>,
     /// The last hidden and cell state, from the operation to their nodes.
-    last: [Option<(CpuStorage, Shape)>; 2],
+    last: [Option<(State, Shape)>; 2],
     /// Their gradients, on the way back.
     last_gradients: [Option<Tensor>; 2],
     /// Gradients of the parts.
     gradients: [Option<Tensor>; PARTS],
+}
+
+/// A last state, on its way to its node.
+enum State {
+    Cpu(CpuStorage),
+    #[cfg(feature = "cuda")]
+    Cuda(candle_core::CudaStorage),
 }
 
 fn lock(slots: &Mutex<Slots>) -> MutexGuard<'_, Slots> {
@@ -116,6 +126,17 @@ impl CustomOp2 for Join {
         _part_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         Ok((joined.try_clone(layout)?, layout.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        joined: &candle_core::CudaStorage,
+        layout: &Layout,
+        _part: &candle_core::CudaStorage,
+        _part_layout: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        Self::on_gpu(joined, layout)
     }
 
     fn bwd(
@@ -147,9 +168,18 @@ impl CustomOp1 for LastState {
 
     fn cpu_fwd(&self, _output: &CpuStorage, _layout: &Layout) -> Result<(CpuStorage, Shape)> {
         match lock(&self.slots).last[self.index].take() {
-            Some(state) => Ok(state),
-            None => bail!("a recurrent layer gives its last state once"),
+            Some((State::Cpu(state), shape)) => Ok((state, shape)),
+            _ => bail!("a recurrent layer gives its last state once, on its device"),
         }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        _output: &candle_core::CudaStorage,
+        _layout: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        self.on_gpu()
     }
 
     fn bwd(&self, output: &Tensor, _res: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
@@ -162,6 +192,8 @@ impl CustomOp1 for LastState {
 enum AnySaved {
     F32(fused::Saved),
     F64(sequence::Saved<f64>),
+    #[cfg(feature = "cuda")]
+    Gpu(crate::gpu::recurrent::Kept<candle_core::cuda_backend::cudarc::driver::CudaSlice<f32>>),
 }
 
 /// Results of forward.
@@ -358,7 +390,9 @@ impl Operation {
         let x = cpu_values::<F>(x, layout)?;
         let result = self.with_arguments(x, |args| F::forward(self, args, self.keep))?;
         let Dims { batch, steps, hidden, .. } = self.dims;
-        let state = |values: Vec<F>| Some((Real::storage(values), Shape::from((batch, hidden))));
+        let state = |values: Vec<F>| {
+            Some((State::Cpu(Real::storage(values)), Shape::from((batch, hidden))))
+        };
         let mut slots = lock(&self.slots);
         slots.saved = result.saved;
         slots.last = [state(result.hidden), state(result.cell)];
@@ -435,7 +469,7 @@ impl Operation {
 fn values<'a, F: Element>(storage: &'a Storage, layout: &Layout) -> Result<&'a [F]> {
     match storage {
         Storage::Cpu(storage) => cpu_values(storage, layout),
-        _ => bail!("the recurrent operation has only a CPU form"),
+        _ => bail!("the parts of a recurrent layer are on different devices"),
     }
 }
 
@@ -469,6 +503,17 @@ impl CustomOp2 for Operation {
         }
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        layout: &Layout,
+        _joined: &candle_core::CudaStorage,
+        _joined_layout: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        self.on_gpu(x, layout)
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -477,6 +522,8 @@ impl CustomOp2 for Operation {
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let gradient = match x.dtype() {
+            #[cfg(feature = "cuda")]
+            _ if x.device().is_cuda() => self.gradients_on_gpu(x, res, grad)?,
             DType::F32 => self.gradients::<f32>(x, res, grad)?,
             DType::F64 => self.gradients::<f64>(x, res, grad)?,
             other => bail!("the recurrent operation runs on f32 and f64, not {other:?}"),

@@ -18,12 +18,14 @@ const UNTOUCHED: f32 = -7.25e11;
 pub(super) struct Emulated {
     limits: Limits,
     order: Cell<u64>,
+    /// Launches since the beginning.
+    launches: Cell<u64>,
 }
 
 impl Emulated {
     /// `order` decides in which order threads run.
     pub(super) fn new(limits: Limits, order: u64) -> Self {
-        Self { limits, order: Cell::new(order) }
+        Self { limits, order: Cell::new(order), launches: Cell::new(0) }
     }
 
     pub(super) fn upload(&self, values: &[f32]) -> Memory {
@@ -112,8 +114,24 @@ impl Machine for Emulated {
         Ok(())
     }
 
+    fn name(&self) -> String {
+        format!("emulated, {:?}", self.limits)
+    }
+
+    fn read(&self, buffer: &Memory) -> Result<Vec<f32>> {
+        Ok(buffer.values().to_vec())
+    }
+
+    /// Not seconds but launches: what a test can know.
+    fn time(&self, run: &dyn Fn() -> Result<()>) -> Result<f64> {
+        let before = self.launches.get();
+        run()?;
+        Ok((self.launches.get() - before) as f64)
+    }
+
     #[allow(unsafe_code)]
     fn launch(&self, launch: &Launch, arguments: &Sequence) -> Result<()> {
+        self.launches.set(self.launches.get() + 1);
         let size = size_of::<Sequence>();
         // SAFETY: a plain structure without padding, alive during the call.
         let bytes = unsafe { std::slice::from_raw_parts((&raw const *arguments).cast(), size) };

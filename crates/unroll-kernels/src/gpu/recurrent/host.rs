@@ -109,7 +109,11 @@ pub(crate) struct Forward<B> {
 }
 
 /// Runs a layer forward.
-pub(crate) fn forward<M: Machine>(machine: &M, args: &Arguments, way: Way) -> Result<Forward<M::Buffer>> {
+pub(crate) fn forward<M: Machine>(
+    machine: &M,
+    args: &Arguments,
+    way: Way,
+) -> Result<Forward<M::Buffer>> {
     args.check()?;
     let Shape { batch, steps, inputs, hidden } = args.shape;
     let (cell, stride) = (args.cell, args.kept_stride());
@@ -129,7 +133,8 @@ pub(crate) fn forward<M: Machine>(machine: &M, args: &Arguments, way: Way) -> Re
         out_stride: stride,
         accumulate: false,
     })?;
-    let place = |buffer: &Option<M::Buffer>| buffer.as_ref().map_or(Place::NULL, |b| machine.place(b));
+    let place =
+        |buffer: &Option<M::Buffer>| buffer.as_ref().map_or(Place::NULL, |b| machine.place(b));
     let sequence = Sequence {
         gates: machine.place(&gates),
         output: machine.place(&output),
@@ -218,7 +223,8 @@ pub(crate) fn backward<M: Machine>(
     let (cell, stride, rows) = (args.cell, args.kept_stride(), args.rows());
     let width = cell.gates * hidden;
     let optional = |wanted, len| if wanted { machine.allocate(len).map(Some) } else { Ok(None) };
-    let place = |buffer: &Option<M::Buffer>| buffer.as_ref().map_or(Place::NULL, |b| machine.place(b));
+    let place =
+        |buffer: &Option<M::Buffer>| buffer.as_ref().map_or(Place::NULL, |b| machine.place(b));
     let grad_hidden = machine.allocate(batch * hidden)?;
     let grad_cell = optional(cell.has_cell, batch * hidden)?;
     let probe_hidden = optional(wanted.probe_hidden, rows * hidden)?;

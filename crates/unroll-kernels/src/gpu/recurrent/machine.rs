@@ -31,6 +31,15 @@ pub(crate) trait Machine {
     /// Runs a kernel.
     fn launch(&self, launch: &Launch, arguments: &Sequence) -> Result<()>;
 
+    /// Tells devices apart.
+    fn name(&self) -> String;
+
+    /// The numbers in memory, when all work is done.
+    fn read(&self, buffer: &Self::Buffer) -> Result<Vec<f32>>;
+
+    /// Seconds that the device needs for what `run` asks for.
+    fn time(&self, run: &dyn Fn() -> Result<()>) -> Result<f64>;
+
     /// Does what `run` asks for. A machine may keep the list, and do it again by it for the same `key`.
     fn recorded(&self, _key: &[u64], run: &dyn Fn() -> Result<()>) -> Result<()> {
         run()

@@ -9,6 +9,7 @@
 //! All of this is written for a [`Machine`](machine::Machine): a GPU, or in tests an emulation that runs
 //! the same kernels on a processor. The kernels are in `cuda/`.
 
+mod choice;
 mod host;
 mod launch;
 mod machine;
@@ -21,7 +22,10 @@ mod emulated;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use choice::findings;
 #[cfg(feature = "cuda")]
-pub(crate) use host::Wanted;
-pub(crate) use host::{Arguments, Incoming, Kept, Lengths, Shape, backward, forward};
-pub(crate) use plan::{Exchange, Pass, Plan, Way};
+pub(crate) use {
+    choice::{backward, forward},
+    host::{Arguments, Incoming, Kept, Lengths, Shape, Wanted},
+    launch::{Cell, Place},
+};

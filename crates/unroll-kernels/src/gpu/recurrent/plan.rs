@@ -1,5 +1,7 @@
 //! How a layer is divided among blocks.
 
+use std::fmt;
+
 use super::launch::Cell;
 
 /// Threads of a block: `KERNEL` in cuda/device.h allows no more.
@@ -21,7 +23,7 @@ pub(crate) struct Limits {
 }
 
 /// Forward or backward.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Pass {
     Forward,
     Backward,
@@ -43,6 +45,18 @@ pub(crate) enum Way {
     Steps,
     /// One launch.
     Persistent(Plan),
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Steps => f.write_str("steps"),
+            Self::Persistent(plan) => {
+                let exchange = if plan.exchange == Exchange::Cluster { "cluster" } else { "grid" };
+                write!(f, "{exchange} of {} x {} rows", plan.ranks, plan.rows)
+            }
+        }
+    }
 }
 
 /// The division of a persistent kernel.
@@ -90,7 +104,12 @@ impl Plan {
     }
 
     /// The plan with teams of `ranks` blocks and `rows` sequences, if it fits.
-    pub(crate) fn with(request: &Request, ranks: usize, rows: usize, threads: usize) -> Option<Self> {
+    pub(crate) fn with(
+        request: &Request,
+        ranks: usize,
+        rows: usize,
+        threads: usize,
+    ) -> Option<Self> {
         let Request { cell, pass, exchange, batch, hidden, limits } = *request;
         let units = hidden.div_ceil(ranks);
         let tile = TILES.into_iter().find(|&tile| tile >= rows).unwrap_or(TILES[TILES.len() - 1]);
@@ -135,7 +154,7 @@ impl Plan {
     /// What a step may be expected to cost, in clock cycles of a multiprocessor: the larger of what its
     /// arithmetic (128 products a cycle) and its shared memory (128 bytes a cycle) need, sums over parts
     /// of the depth, and the exchange. Only to choose among plans: what is kept is measured.
-    fn cost(&self, request: &Request) -> usize {
+    pub(crate) fn cost(&self, request: &Request) -> usize {
         let Request { cell, pass, hidden, limits, .. } = *request;
         let (width, depth) = match pass {
             Pass::Forward => ((cell.gates * self.units).next_multiple_of(32), hidden),
@@ -182,6 +201,13 @@ impl Plan {
         let plans = plans.filter_map(|(ranks, rows)| Self::with(request, ranks, rows, THREADS));
         plans.min_by_key(|plan| (plan.cost(request), plan.ranks))
     }
+}
+
+/// The same for a product and a kernel per step: two launches, and the product at half of what all
+/// multiprocessors can do.
+pub(crate) fn cost_of_steps(request: &Request) -> usize {
+    let Request { cell, batch, hidden, limits, .. } = *request;
+    9000 + batch * cell.gates * hidden * hidden / (64 * limits.multiprocessors)
 }
 
 /// What a plan is wanted for.

@@ -1,11 +1,12 @@
 //! The host code and the kernels, emulated on a processor, against the operations that run there.
 
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Device, Result, Tensor, Var};
 use proptest::prelude::*;
 use unroll_kernels_emulation as emulation;
 
+use super::choice::{Policy, backward_by, findings, forward_by, ways};
 use super::emulated::{Emulated, Memory};
-use super::host::{Arguments, Incoming, Lengths, Shape, Wanted, backward, forward};
+use super::host::{self, Arguments, Forward, Gradients, Incoming, Kept, Lengths, Shape, Wanted};
 use super::launch::{Cell, Place};
 use super::machine::Machine;
 use super::plan::{Exchange, Limits, Pass, Plan, Request, Way};
@@ -133,6 +134,48 @@ impl Case {
     /// The same from the kernels.
     fn found(&self, ways: [Way; 2], limits: Limits, order: u64) -> Vec<(&'static str, Vec<f32>)> {
         let machine = Emulated::new(limits, order);
+        self.run(
+            &machine,
+            &|args| host::forward(&machine, args, ways[0]),
+            &|args, kept, from, wanted| host::backward(&machine, args, kept, from, wanted, ways[1]),
+        )
+    }
+
+    /// The same in the ways that a policy takes.
+    fn found_by(&self, policy: Policy, limits: Limits) -> Vec<(&'static str, Vec<f32>)> {
+        let machine = Emulated::new(limits, 5);
+        self.run(
+            &machine,
+            &|args| forward_by(policy, &machine, args),
+            &|args, kept, from, wanted| backward_by(policy, &machine, args, kept, from, wanted),
+        )
+    }
+
+    fn arguments_of_nothing(&self, cell: Cell) -> Arguments {
+        let null = Place::NULL;
+        Arguments {
+            cell,
+            shape: self.shape,
+            reverse: self.reverse,
+            lengths: Lengths::All,
+            input: null,
+            weight_ih: null,
+            weight_hh: null,
+            bias_ih: null,
+            bias_hh: null,
+            hidden: null,
+            cell_state: null,
+            probe_hidden: null,
+            probe_cell: null,
+        }
+    }
+
+    fn run(
+        &self,
+        machine: &Emulated,
+        forward: &dyn Fn(&Arguments) -> Result<Forward<Memory>>,
+        backward: &dyn Fn(&Arguments, Kept<Memory>, &Incoming, Wanted) -> Result<Gradients<Memory>>,
+    ) -> Vec<(&'static str, Vec<f32>)> {
         let upload = |tensor: &Tensor| {
             let values: Vec<f32> = list(tensor).into_iter().map(|value| value as f32).collect();
             machine.upload(&values)
@@ -148,9 +191,6 @@ impl Case {
             machine.upload_integers(&lengths)
         });
         let args = Arguments {
-            cell: self.cell(),
-            shape: self.shape,
-            reverse: self.reverse,
             lengths: integers.as_ref().map_or(Lengths::All, |l| Lengths::At(machine.place(l))),
             input: place(&parts[0]),
             weight_ih: place(&parts[1]),
@@ -161,11 +201,11 @@ impl Case {
             cell_state: place(&parts[6]),
             probe_hidden: place(&parts[7]),
             probe_cell: place(&parts[8]),
+            ..self.arguments_of_nothing(self.cell())
         };
-        let out = forward(&machine, &args, ways[0]).unwrap();
+        let out = forward(&args).unwrap();
         let values = |memory: &Memory| memory.values().to_vec();
-        let mut all =
-            vec![("output", values(&out.output)), ("last hidden", values(&out.hidden))];
+        let mut all = vec![("output", values(&out.output)), ("last hidden", values(&out.hidden))];
         all.extend(out.cell.as_ref().map(|cell| ("last cell", values(cell))));
         let arriving = self.arriving().map(|tensor| tensor.as_ref().map(upload));
         let from = Incoming {
@@ -182,7 +222,7 @@ impl Case {
             probe_hidden: self.probes,
             probe_cell: self.probes,
         };
-        let grads = backward(&machine, &args, out.kept, &from, wanted, ways[1]).unwrap();
+        let grads = backward(&args, out.kept, &from, wanted).unwrap();
         let grads = [
             grads.input,
             grads.weight_ih,
@@ -217,7 +257,11 @@ impl Case {
         let bits = |all: &[(&str, Vec<f32>)]| -> Vec<u32> {
             all.iter().flat_map(|(_, values)| values.iter().map(|value| value.to_bits())).collect()
         };
-        assert_eq!(bits(&found), bits(&other), "depends on the order of threads: {self:?} {ways:?}");
+        assert_eq!(
+            bits(&found),
+            bits(&other),
+            "depends on the order of threads: {self:?} {ways:?}"
+        );
     }
 
     fn request(&self, pass: Pass, exchange: Exchange, limits: Limits) -> Request {
@@ -226,7 +270,13 @@ impl Case {
     }
 
     /// Both passes persistent, with teams of `ranks` blocks and `rows` sequences.
-    fn persistent(&self, exchange: Exchange, ranks: usize, rows: usize, threads: usize) -> [Way; 2] {
+    fn persistent(
+        &self,
+        exchange: Exchange,
+        ranks: usize,
+        rows: usize,
+        threads: usize,
+    ) -> [Way; 2] {
         [Pass::Forward, Pass::Backward].map(|pass| {
             let request = self.request(pass, exchange, LARGE);
             Way::Persistent(Plan::with(&request, ranks, rows, threads).expect("a plan that fits"))
@@ -235,7 +285,15 @@ impl Case {
 }
 
 const NAMES: [&str; 9] = [
-    "input", "weight_ih", "weight_hh", "bias_ih", "bias_hh", "h0", "c0", "hidden probe", "cell probe",
+    "input",
+    "weight_ih",
+    "weight_hh",
+    "bias_ih",
+    "bias_hh",
+    "h0",
+    "c0",
+    "hidden probe",
+    "cell probe",
 ];
 
 /// Says so where there is nothing to test with.
@@ -276,9 +334,14 @@ fn every_tile_and_team_size_is_right() {
         return;
     }
     for exchange in [Exchange::Cluster, Exchange::Grid] {
-        for (ranks, rows, hidden, threads) in
-            [(1, 1, 5, 32), (2, 8, 40, 96), (3, 13, 9, 64), (8, 16, 33, 32), (2, 33, 6, 64), (4, 7, 70, 256)]
-        {
+        for (ranks, rows, hidden, threads) in [
+            (1, 1, 5, 32),
+            (2, 8, 40, 96),
+            (3, 13, 9, 64),
+            (8, 16, 33, 32),
+            (2, 33, 6, 64),
+            (4, 7, 70, 256),
+        ] {
             let case = Case::new(CellKind::Lstm, rows + 2, 3, 2, hidden);
             // Clusters of any size, here: only hardware wants powers of two.
             case.check(case.persistent(exchange, ranks, rows, threads), LARGE);
@@ -361,7 +424,8 @@ proptest! {
 fn an_h200_holds_the_layers_it_should() {
     let plan = |kind, exchange, batch, hidden| {
         let cell = Cell::of(kind).unwrap();
-        let best = |pass| Plan::best(&Request { cell, pass, exchange, batch, hidden, limits: LARGE });
+        let best =
+            |pass| Plan::best(&Request { cell, pass, exchange, batch, hidden, limits: LARGE });
         Some([best(Pass::Forward)?, best(Pass::Backward)?])
     };
     let gru = CellKind::Gru(GruReset::After, GruUpdate::KeepOld);
@@ -373,4 +437,36 @@ fn an_h200_holds_the_layers_it_should() {
         }
     }
     assert!(plan(CellKind::Lstm, Exchange::Cluster, 16, 1024).is_none());
+}
+
+#[test]
+fn a_policy_is_read_from_its_name() {
+    let parse = |text| Policy::parse(text).ok();
+    assert_eq!(parse(None), Some(Policy::Planned));
+    assert_eq!(parse(Some("tuned")), Some(Policy::Tuned));
+    assert_eq!(parse(Some("grid")), Some(Policy::Persistent(Exchange::Grid)));
+    let error = Policy::parse(Some("fastest")).unwrap_err().to_string();
+    assert!(error.contains("`fastest`") && error.contains("tuned"), "{error}");
+}
+
+#[test]
+fn tuning_takes_the_way_that_measures_best() {
+    if !emulated() {
+        return;
+    }
+    // The emulation counts launches: one for a whole sequence beats one for each step.
+    let case = Case::new(CellKind::Lstm, 2, 6, 2, 8);
+    let expected = case.found([Way::Steps; 2], LARGE, 3);
+    let tuned = case.found_by(Policy::Tuned, LARGE);
+    assert_eq!(expected.len(), tuned.len());
+    let found = findings();
+    for pass in ["forward", "backward"] {
+        let line = found.iter().find(|line| line.starts_with(&format!("lstm {pass} B=2 H=8: ")));
+        let line = line.unwrap_or_else(|| panic!("{found:?}"));
+        assert!(!line.contains("not usable") && line.contains("steps"), "{line}");
+        assert!(line.contains(": cluster") || line.contains(": grid"), "{line}");
+    }
+    // Where persistent kernels cannot run there is one way.
+    let cell = case.cell();
+    assert_eq!(ways(&case.arguments_of_nothing(cell), Pass::Forward, None), [Way::Steps]);
 }

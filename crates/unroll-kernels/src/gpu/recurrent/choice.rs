@@ -1,0 +1,242 @@
+//! Which way a layer takes.
+//!
+//! Ways differ in the order of their sums, so the choice is part of a result's last bits. By default it
+//! follows from the shape and the device alone, by what a step should cost ([`Plan::cost`]): the same run
+//! gives the same bits again. `UNROLL_GPU_RECURRENT` says otherwise: `steps`, `cluster` or `grid` for one
+//! way (where a plan fits, else `steps`), `tuned` to measure all ways that fit when a shape is first met and
+//! keep the fastest for as long as the process lives.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::{Result, bail};
+
+use super::host::{self, Arguments, Forward, Gradients, Incoming, Kept, Wanted};
+use super::machine::Machine;
+use super::plan::{Exchange, Limits, Pass, Plan, Request, Way, cost_of_steps};
+
+/// How often a way is timed; the least counts.
+const TIMES: usize = 3;
+
+/// What `UNROLL_GPU_RECURRENT` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Policy {
+    /// By expected cost.
+    Planned,
+    /// By measuring.
+    Tuned,
+    /// One way.
+    Steps,
+    Persistent(Exchange),
+}
+
+impl Policy {
+    pub(super) fn parse(text: Option<&str>) -> Result<Self> {
+        Ok(match text {
+            None | Some("" | "planned" | "candle") => Self::Planned,
+            Some("tuned") => Self::Tuned,
+            Some("steps") => Self::Steps,
+            Some("cluster") => Self::Persistent(Exchange::Cluster),
+            Some("grid") => Self::Persistent(Exchange::Grid),
+            Some(other) => bail!(
+                "UNROLL_GPU_RECURRENT is `{other}`; it can be planned, tuned, steps, cluster, grid or candle"
+            ),
+        })
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn policy() -> Result<Policy> {
+    static TEXT: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    Policy::parse(TEXT.get_or_init(|| std::env::var("UNROLL_GPU_RECURRENT").ok()).as_deref())
+}
+
+/// The ways that fit a layer on a device, the fastest by expectation first.
+pub(super) fn ways(args: &Arguments, pass: Pass, limits: Option<Limits>) -> Vec<Way> {
+    let Some(limits) = limits else { return vec![Way::Steps] };
+    let (batch, hidden) = (args.shape.batch, args.shape.hidden);
+    let request = |exchange| Request { cell: args.cell, pass, exchange, batch, hidden, limits };
+    let plans = [Exchange::Cluster, Exchange::Grid].into_iter().filter_map(|exchange| {
+        let request = request(exchange);
+        Plan::best(&request).map(|plan| (plan.cost(&request), Way::Persistent(plan)))
+    });
+    let steps = (cost_of_steps(&request(Exchange::Grid)), Way::Steps);
+    let mut all: Vec<_> = plans.chain([steps]).collect();
+    all.sort_by_key(|(cost, _)| *cost);
+    all.into_iter().map(|(_, way)| way).collect()
+}
+
+/// The way by a policy that needs no measuring.
+pub(super) fn decide(policy: Policy, args: &Arguments, pass: Pass, limits: Option<Limits>) -> Way {
+    let ways = ways(args, pass, limits);
+    match policy {
+        Policy::Planned | Policy::Tuned => ways[0],
+        Policy::Steps => Way::Steps,
+        Policy::Persistent(wanted) => {
+            let is_wanted =
+                |way: &Way| matches!(way, Way::Persistent(plan) if plan.exchange == wanted);
+            ways.into_iter().find(is_wanted).unwrap_or(Way::Steps)
+        }
+    }
+}
+
+/// What a measurement holds for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Key {
+    device: String,
+    cell: &'static str,
+    pass: Pass,
+    batch: usize,
+    hidden: usize,
+    /// Whether products are rounded.
+    tf32: bool,
+}
+
+/// What was measured, once in the process.
+static MEASURED: Mutex<BTreeMap<Key, Measured>> = Mutex::new(BTreeMap::new());
+
+#[derive(Debug, Clone)]
+struct Measured {
+    best: Way,
+    /// All ways with seconds per step, or why one cannot be used.
+    all: Vec<(Way, std::result::Result<f64, String>)>,
+}
+
+/// What tuning found so far, one line for each layer and pass: all ways, with microseconds per step.
+pub(crate) fn findings() -> Vec<String> {
+    let measured = MEASURED.lock().unwrap_or_else(PoisonError::into_inner);
+    let line = |(key, found): (&Key, &Measured)| {
+        let ways = found.all.iter().map(|(way, time)| match time {
+            Ok(seconds) => format!("{way} {:.2} us", seconds * 1e6),
+            Err(reason) => format!("{way} not usable: {reason}"),
+        });
+        let (cell, batch, hidden) = (key.cell, key.batch, key.hidden);
+        let pass = if key.pass == Pass::Forward { "forward" } else { "backward" };
+        let ways = ways.collect::<Vec<_>>().join("; ");
+        format!("{cell} {pass} B={batch} H={hidden}: {}, of {ways}", found.best)
+    };
+    measured.iter().map(line).collect()
+}
+
+#[cfg(feature = "cuda")]
+/// Runs a layer forward in the way that the policy says.
+pub(crate) fn forward<M: Machine>(machine: &M, args: &Arguments) -> Result<Forward<M::Buffer>> {
+    forward_by(policy()?, machine, args)
+}
+
+#[cfg(feature = "cuda")]
+/// Runs a layer backward in the way that the policy says.
+pub(crate) fn backward<M: Machine>(
+    machine: &M,
+    args: &Arguments,
+    kept: Kept<M::Buffer>,
+    from: &Incoming,
+    wanted: Wanted,
+) -> Result<Gradients<M::Buffer>> {
+    backward_by(policy()?, machine, args, kept, from, wanted)
+}
+
+pub(super) fn forward_by<M: Machine>(
+    policy: Policy,
+    machine: &M,
+    args: &Arguments,
+) -> Result<Forward<M::Buffer>> {
+    let way = choose(policy, machine, args, Pass::Forward, &|way| {
+        Ok(host::forward(machine, args, way)?.hidden)
+    })?;
+    host::forward(machine, args, way)
+}
+
+pub(super) fn backward_by<M: Machine>(
+    policy: Policy,
+    machine: &M,
+    args: &Arguments,
+    kept: Kept<M::Buffer>,
+    from: &Incoming,
+    wanted: Wanted,
+) -> Result<Gradients<M::Buffer>> {
+    let len = args.shape.batch * args.shape.steps * args.cell.kept * args.shape.hidden;
+    let states = args.shape.batch * args.shape.steps * args.shape.hidden;
+    let none = Wanted {
+        input: false,
+        weight_ih: false,
+        weight_hh: false,
+        biases: false,
+        probe_hidden: false,
+        probe_cell: false,
+    };
+    let way = choose(policy, machine, args, Pass::Backward, &|way| {
+        // Backward uses up what it is given: here, copies.
+        let copy = |buffer: &M::Buffer, len| -> Result<M::Buffer> {
+            let copy = machine.allocate(len)?;
+            machine.copy(machine.place(buffer), machine.place(&copy), len)?;
+            Ok(copy)
+        };
+        let cells = match &kept.cells {
+            Some(cells) => Some(copy(cells, states)?),
+            None => None,
+        };
+        let kept = Kept { gates: copy(&kept.gates, len)?, cells };
+        Ok(host::backward(machine, args, kept, from, none, way)?.hidden)
+    })?;
+    host::backward(machine, args, kept, from, wanted, way)
+}
+
+fn choose<M: Machine>(
+    policy: Policy,
+    machine: &M,
+    args: &Arguments,
+    pass: Pass,
+    run: &dyn Fn(Way) -> Result<M::Buffer>,
+) -> Result<Way> {
+    if policy != Policy::Tuned {
+        return Ok(decide(policy, args, pass, machine.limits()));
+    }
+    let (batch, hidden, tf32) = (args.shape.batch, args.shape.hidden, crate::gpu::tf32());
+    let key = Key { device: machine.name(), cell: args.cell.name, pass, batch, hidden, tf32 };
+    let mut measured = MEASURED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(found) = measured.get(&key) {
+        return Ok(found.best);
+    }
+    let found = measure(machine, args, ways(args, pass, machine.limits()), run)?;
+    let best = found.best;
+    measured.insert(key, found);
+    Ok(best)
+}
+
+/// Times all ways. One that fails, or finds something else than the way of one step at a time, is not used.
+fn measure<M: Machine>(
+    machine: &M,
+    args: &Arguments,
+    ways: Vec<Way>,
+    run: &dyn Fn(Way) -> Result<M::Buffer>,
+) -> Result<Measured> {
+    let expected = machine.read(&run(Way::Steps)?)?;
+    let steps = args.shape.steps as f64;
+    let time = |way: Way| -> std::result::Result<f64, String> {
+        let text =
+            |error: candle_core::Error| error.to_string().lines().next().unwrap_or("").to_owned();
+        let found = run(way).and_then(|found| machine.read(&found)).map_err(text)?;
+        if let Some(off) = difference(&expected, &found) {
+            return Err(format!("differs by {off}"));
+        }
+        let mut least = f64::INFINITY;
+        for _ in 0..TIMES {
+            least = least.min(machine.time(&|| run(way).map(|_| ())).map_err(text)?);
+        }
+        Ok(least / steps)
+    };
+    let all: Vec<_> = ways.into_iter().map(|way| (way, time(way))).collect();
+    let usable = all.iter().filter_map(|(way, time)| Some((*way, *time.as_ref().ok()?)));
+    let best = usable.min_by(|a, b| a.1.total_cmp(&b.1)).map_or(Way::Steps, |(way, _)| way);
+    Ok(Measured { best, all })
+}
+
+/// The largest difference relative to the largest number, where it is more than rounding explains.
+fn difference(expected: &[f32], found: &[f32]) -> Option<f32> {
+    let largest = expected.iter().fold(1e-6f32, |most, value| most.max(value.abs()));
+    let off = expected.iter().zip(found).map(|(a, b)| (a - b).abs() / largest);
+    // A number that is none must not be lost among the others.
+    let off = off.fold(0f32, |most, off| if off > most || off.is_nan() { off } else { most });
+    (off.is_nan() || off > 5e-3).then_some(off)
+}

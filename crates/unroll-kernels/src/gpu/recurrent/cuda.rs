@@ -1,0 +1,359 @@
+//! The machine that is a GPU.
+
+use std::collections::{HashMap, VecDeque};
+use std::ffi::{CString, c_int, c_void};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+
+use candle_core::cuda_backend::cudarc::cublas::{result as cublas, sys as blas};
+use candle_core::cuda_backend::cudarc::driver::sys::{self, CUresult};
+use candle_core::cuda_backend::cudarc::driver::{CudaGraph, CudaSlice, DevicePtr};
+use candle_core::cuda_backend::{CudaDevice, DeviceId, WrapErr};
+use candle_core::{Result, bail};
+
+use super::launch::{Launch, Place, Sequence, Together};
+use super::machine::{Factor, Machine, Product};
+use super::plan::Limits;
+
+/// The kernels, compiled for the architectures that build.rs names.
+static KERNELS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/recurrent.fatbin"));
+
+/// Lists of work that are kept to be done again.
+const GRAPHS: usize = 16;
+
+/// A GPU with the kernels on it.
+#[derive(Clone)]
+pub(crate) struct Gpu {
+    device: CudaDevice,
+    loaded: Arc<Loaded>,
+}
+
+/// What is kept of a device while the process lives.
+struct Loaded {
+    limits: Option<Limits>,
+    module: Handle<sys::CUmodule>,
+    functions: Mutex<HashMap<String, Handle<sys::CUfunction>>>,
+    graphs: Mutex<Graphs>,
+}
+
+/// A handle of the driver's.
+#[derive(Clone, Copy)]
+struct Handle<T>(T);
+
+#[allow(unsafe_code)]
+// SAFETY: the driver's handles of modules and functions may be used on any thread whose current context is
+// theirs, which every use here sees to.
+unsafe impl<T> Send for Handle<T> {}
+#[allow(unsafe_code)]
+// SAFETY: as above.
+unsafe impl<T> Sync for Handle<T> {}
+
+/// Recorded lists of work. A list is recorded when the same work on the same memory is asked for a second
+/// time: recording costs as much as doing.
+#[derive(Default)]
+struct Graphs {
+    seen: VecDeque<Vec<u64>>,
+    recorded: VecDeque<(Vec<u64>, CudaGraph)>,
+}
+
+#[allow(unsafe_code)]
+// SAFETY: as for `Handle`; a mutex keeps to one thread at a time.
+unsafe impl Send for Graphs {}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the driver answers, with what was asked.
+fn answered(asked: &str, answer: CUresult) -> Result<()> {
+    match answer.result() {
+        Ok(()) => Ok(()),
+        Err(error) => bail!("{asked}: the NVIDIA driver answers {:?}", error.0),
+    }
+}
+
+impl Gpu {
+    /// The kernels on a device, loaded once.
+    pub(crate) fn new(device: &CudaDevice) -> Result<Self> {
+        static LOADED: LazyLock<Mutex<HashMap<DeviceId, Arc<Loaded>>>> =
+            LazyLock::new(Mutex::default);
+        let mut all = lock(&LOADED);
+        let loaded = match all.get(&device.id()) {
+            Some(loaded) => loaded.clone(),
+            None => {
+                let loaded = Arc::new(Loaded::new(device)?);
+                all.insert(device.id(), loaded.clone());
+                loaded
+            }
+        };
+        Ok(Self { device: device.clone(), loaded })
+    }
+
+    pub(crate) fn device(&self) -> &CudaDevice {
+        &self.device
+    }
+
+    /// Numbers from the host.
+    pub(crate) fn upload(&self, values: &[i32]) -> Result<CudaSlice<i32>> {
+        self.device.clone_htod(values)
+    }
+
+    /// Where a tensor's numbers begin.
+    pub(crate) fn place_of<T>(&self, slice: &CudaSlice<T>, offset: usize) -> Place {
+        // The guard orders uses on several streams; a device has one here (see `gpu::open`).
+        let stream = self.device.cuda_stream();
+        let (pointer, _guard) = slice.device_ptr(&stream);
+        Place(pointer).offset(offset)
+    }
+
+    fn function(&self, launch: &Launch) -> Result<sys::CUfunction> {
+        let mut functions = lock(&self.loaded.functions);
+        if let Some(function) = functions.get(&launch.kernel) {
+            return Ok(function.0);
+        }
+        let name = CString::new(launch.kernel.as_str()).map_err(candle_core::Error::wrap)?;
+        let mut function = std::ptr::null_mut();
+        #[allow(unsafe_code)]
+        // SAFETY: the module is loaded, the name ends with zero, the function is written to.
+        let answer = unsafe {
+            sys::cuModuleGetFunction(&raw mut function, self.loaded.module.0, name.as_ptr())
+        };
+        answered(&launch.kernel, answer)?;
+        let set = |attribute, value: usize| {
+            #[allow(unsafe_code)]
+            // SAFETY: the function was found above.
+            let answer = unsafe { sys::cuFuncSetAttribute(function, attribute, value as c_int) };
+            answered(&launch.kernel, answer)
+        };
+        use sys::CUfunction_attribute_enum as Attribute;
+        if launch.together != Together::Any {
+            let most = self.loaded.limits.map_or(0, |limits| limits.shared_bytes);
+            set(Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, most)?;
+        }
+        if matches!(launch.together, Together::Clusters(_)) {
+            set(Attribute::CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1)?;
+        }
+        functions.insert(launch.kernel.clone(), Handle(function));
+        Ok(function)
+    }
+}
+
+impl Loaded {
+    fn new(device: &CudaDevice) -> Result<Self> {
+        let context = device.cuda_stream().context().clone();
+        context.bind_to_thread().w()?;
+        let attribute = |attribute| -> Result<usize> {
+            let mut value: c_int = 0;
+            #[allow(unsafe_code)]
+            // SAFETY: the device is open, the value is written to.
+            let answer = unsafe {
+                sys::cuDeviceGetAttribute(&raw mut value, attribute, context.cu_device())
+            };
+            answered("the device's limits", answer)?;
+            Ok(value.max(0) as usize)
+        };
+        use sys::CUdevice_attribute_enum as Attribute;
+        let hopper = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)? >= 9;
+        let cooperative = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH)? == 1;
+        let limits = Limits {
+            multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+            shared_bytes: attribute(
+                Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
+            )?,
+            // 16 where the hardware's groups are large enough, which a launch shows.
+            cluster: 16,
+        };
+        let mut module = std::ptr::null_mut();
+        #[allow(unsafe_code)]
+        // SAFETY: a whole image in static memory; the context is current.
+        let answer = unsafe { sys::cuModuleLoadData(&raw mut module, KERNELS.as_ptr().cast()) };
+        answered("the recurrent kernels", answer)?;
+        Ok(Self {
+            limits: (hopper && cooperative).then_some(limits),
+            module: Handle(module),
+            functions: Mutex::default(),
+            graphs: Mutex::default(),
+        })
+    }
+}
+
+impl Machine for Gpu {
+    type Buffer = CudaSlice<f32>;
+
+    fn limits(&self) -> Option<Limits> {
+        self.loaded.limits
+    }
+
+    fn allocate(&self, len: usize) -> Result<CudaSlice<f32>> {
+        #[allow(unsafe_code)]
+        // SAFETY: numbers of any bits are numbers; what reads them writes them before.
+        unsafe {
+            self.device.alloc::<f32>(len)
+        }
+    }
+
+    fn place(&self, buffer: &CudaSlice<f32>) -> Place {
+        self.place_of(buffer, 0)
+    }
+
+    fn zero(&self, to: Place, len: usize) -> Result<()> {
+        let stream = self.device.cuda_stream();
+        stream.context().bind_to_thread().w()?;
+        #[allow(unsafe_code)]
+        // SAFETY: the place is one of a buffer with as many numbers, alive until the stream is past here.
+        let answer = unsafe { sys::cuMemsetD32Async(to.0, 0, len, stream.cu_stream()) };
+        answered("setting memory to zero", answer)
+    }
+
+    fn copy(&self, from: Place, to: Place, len: usize) -> Result<()> {
+        let stream = self.device.cuda_stream();
+        stream.context().bind_to_thread().w()?;
+        #[allow(unsafe_code)]
+        // SAFETY: as above, for both places.
+        let answer =
+            unsafe { sys::cuMemcpyDtoDAsync_v2(to.0, from.0, 4 * len, stream.cu_stream()) };
+        answered("copying memory", answer)
+    }
+
+    fn multiply(&self, product: &Product) -> Result<()> {
+        let Product { m, n, k, left, right, out, out_stride, accumulate } = *product;
+        let handle = self.device.cublas_handle();
+        self.device.cuda_stream().context().bind_to_thread().w()?;
+        let operation = |factor: Factor| match factor.transposed {
+            false => blas::cublasOperation_t::CUBLAS_OP_N,
+            true => blas::cublasOperation_t::CUBLAS_OP_T,
+        };
+        let compute = if crate::gpu::tf32() {
+            blas::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32
+        } else {
+            blas::cublasComputeType_t::CUBLAS_COMPUTE_32F
+        };
+        let (one, zero) = (1f32, 0f32);
+        let beta = if accumulate { &raw const one } else { &raw const zero };
+        let float = blas::cudaDataType_t::CUDA_R_32F;
+        #[allow(unsafe_code)]
+        // SAFETY: cuBLAS counts columns where we count rows, so it is given the product of the transposes;
+        // the places are those of matrices with these sizes, alive until the stream is past here.
+        let answer = unsafe {
+            cublas::gemm_ex(
+                *handle.handle(),
+                operation(right),
+                operation(left),
+                n as c_int,
+                m as c_int,
+                k as c_int,
+                (&raw const one).cast(),
+                right.place.0 as *const c_void,
+                float,
+                right.stride as c_int,
+                left.place.0 as *const c_void,
+                float,
+                left.stride as c_int,
+                beta.cast(),
+                out.0 as *mut c_void,
+                float,
+                out_stride as c_int,
+                compute,
+                blas::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
+            )
+        };
+        answer.map_err(|error| candle_core::Error::msg(format!("a product on the GPU: {error:?}")))
+    }
+
+    fn launch(&self, launch: &Launch, arguments: &Sequence) -> Result<()> {
+        let stream = self.device.cuda_stream();
+        stream.context().bind_to_thread().w()?;
+        let function = self.function(launch)?;
+        let pad = Default::default();
+        let mut attribute = match launch.together {
+            Together::Any => None,
+            Together::Clusters(x) => Some(sys::CUlaunchAttribute {
+                id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
+                pad,
+                value: sys::CUlaunchAttributeValue {
+                    clusterDim: sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x, y: 1, z: 1 },
+                },
+            }),
+            Together::All => Some(sys::CUlaunchAttribute {
+                id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_COOPERATIVE,
+                pad,
+                value: sys::CUlaunchAttributeValue { cooperative: 1 },
+            }),
+        };
+        let config = sys::CUlaunchConfig {
+            gridDimX: launch.grid.0,
+            gridDimY: launch.grid.1,
+            gridDimZ: 1,
+            blockDimX: launch.threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: launch.shared_bytes as u32,
+            hStream: stream.cu_stream(),
+            attrs: attribute.as_mut().map_or(std::ptr::null_mut(), |one| &raw mut *one),
+            numAttrs: u32::from(attribute.is_some()),
+        };
+        let mut arguments = *arguments;
+        let mut parameters = [(&raw mut arguments).cast::<c_void>()];
+        #[allow(unsafe_code)]
+        // SAFETY: the kernel's one parameter is a `Sequence`, which is copied before the call returns; its
+        // places are those of memory that is alive until the stream is past here.
+        let answer = unsafe {
+            sys::cuLaunchKernelEx(
+                &raw const config,
+                function,
+                parameters.as_mut_ptr(),
+                std::ptr::null_mut(),
+            )
+        };
+        answered(&launch.kernel, answer)
+    }
+
+    fn name(&self) -> String {
+        format!("{:?}", self.device.id())
+    }
+
+    fn read(&self, buffer: &CudaSlice<f32>) -> Result<Vec<f32>> {
+        self.device.clone_dtoh(buffer)
+    }
+
+    fn time(&self, run: &dyn Fn() -> Result<()>) -> Result<f64> {
+        let stream = self.device.cuda_stream();
+        let flags = Some(sys::CUevent_flags::CU_EVENT_DEFAULT);
+        let begin = stream.record_event(flags).w()?;
+        run()?;
+        let end = stream.record_event(flags).w()?;
+        Ok(f64::from(begin.elapsed_ms(&end).w()?) / 1e3)
+    }
+
+    fn recorded(&self, key: &[u64], run: &dyn Fn() -> Result<()>) -> Result<()> {
+        let mut graphs = lock(&self.loaded.graphs);
+        let mut key = key.to_vec();
+        key.push(u64::from(crate::gpu::tf32()));
+        if let Some((_, graph)) = graphs.recorded.iter().find(|(known, _)| *known == key) {
+            return graph.launch().w();
+        }
+        if !graphs.seen.contains(&key) {
+            if graphs.seen.len() == GRAPHS {
+                graphs.seen.pop_front();
+            }
+            graphs.seen.push_back(key);
+            return run();
+        }
+        let stream = self.device.cuda_stream();
+        stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).w()?;
+        let result = run();
+        let graph = stream.end_capture(sys::CUgraphInstantiate_flags(0));
+        result?;
+        match graph {
+            Ok(Some(graph)) => {
+                if graphs.recorded.len() == GRAPHS {
+                    graphs.recorded.pop_front();
+                }
+                graph.launch().w()?;
+                graphs.recorded.push_back((key, graph));
+                Ok(())
+            }
+            // Nothing was done while it was recorded.
+            Ok(None) | Err(_) => run(),
+        }
+    }
+}
