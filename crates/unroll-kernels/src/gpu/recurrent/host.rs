@@ -329,6 +329,8 @@ pub(crate) fn backward<M: Machine>(
     } else {
         (None, None)
     };
+    // The gates are gradients now: nobody may take them for what forward kept.
+    drop(kept);
     Ok(Gradients {
         input,
         weight_ih,

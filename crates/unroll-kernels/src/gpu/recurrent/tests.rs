@@ -27,6 +27,10 @@ const KINDS: [CellKind; 6] = [
     CellKind::Lstm,
 ];
 
+/// A backward pass.
+type Backward<'a> =
+    dyn Fn(&Arguments, Kept<Memory>, &Incoming, Wanted) -> Result<Gradients<Memory>> + 'a;
+
 /// A layer with everything that it reads and that arrives at its outputs.
 #[derive(Debug, Clone)]
 struct Case {
@@ -174,7 +178,7 @@ impl Case {
         &self,
         machine: &Emulated,
         forward: &dyn Fn(&Arguments) -> Result<Forward<Memory>>,
-        backward: &dyn Fn(&Arguments, Kept<Memory>, &Incoming, Wanted) -> Result<Gradients<Memory>>,
+        backward: &Backward<'_>,
     ) -> Vec<(&'static str, Vec<f32>)> {
         let upload = |tensor: &Tensor| {
             let values: Vec<f32> = list(tensor).into_iter().map(|value| value as f32).collect();
