@@ -542,6 +542,13 @@ pub enum BenchCommand {
     #[command(after_help = "Example:\n  unroll bench layer --arch lstm --batch 32 --seq-len 128 \
         --input 128 --hidden 256 --mode train --threads 2 --json")]
     Layer(LayerArgs),
+    /// Layers one after the other in one process, for scripts: each line of standard input holds the options
+    /// of `bench layer`, each line of the output is one JSON object
+    #[command(
+        after_help = "Example:\n  echo --arch gru --hidden 64 --device cuda | unroll bench layers\n\n\
+        A line that cannot be run is answered by {\"error\": ...}."
+    )]
+    Layers,
     /// Two programs, or two revisions, against each other: what became slower?
     #[command(
         after_help = "Exit codes: 0 nothing became slower, 3 a regression, 4 inconclusive.\n\n\

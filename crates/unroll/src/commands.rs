@@ -88,6 +88,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Parity(args) => parity::parity(&args),
         Command::Bench(args) => match args.command {
             BenchCommand::Layer(args) => bench::bench_layer(&args),
+            BenchCommand::Layers => bench::bench_layers(),
             BenchCommand::Ab(args) => bench::bench_ab(&args),
             BenchCommand::Counts(args) => bench::bench_counts(&args),
         },

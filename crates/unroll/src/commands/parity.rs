@@ -10,7 +10,7 @@ use crate::cli::ParityArgs;
 use crate::parity::{self, Report, Request, Rounding, Row, What};
 use crate::{device, environment, exit};
 
-use super::{OrExit, Outcome, into_report, print, print_json, thread_pool};
+use super::{OrExit, Outcome, into_report, print, print_json};
 
 pub(super) fn parity(args: &ParityArgs) -> Outcome {
     let opened = device::open(&args.device).map_err(|e| miette!("{e}")).usage()?;
@@ -31,8 +31,7 @@ pub(super) fn parity(args: &ParityArgs) -> Outcome {
         bar.set_length(total as u64);
         bar.set_position(done as u64);
     };
-    let pool = thread_pool(threads)?;
-    let report = pool.install(|| parity::run(&request, &mut progress));
+    let report = parity::run(&request, threads, &mut progress);
     bar.finish_and_clear();
     let report = report.map_err(into_report).usage()?;
     if let Some(path) = &args.csv {
@@ -89,7 +88,11 @@ fn terminal(report: &Report, device: &str, roundings: &[Rounding]) -> String {
     let worst_of = "largest relative deviation of outputs and states / of gradients";
     let head: Vec<String> = roundings
         .iter()
-        .map(|rounding| format!("{} (accepted: {:e})", rounding.name(), rounding.tolerance()))
+        .map(|rounding| {
+            let [most, of_gradients] =
+                [What::Output, What::Gradient].map(|what| rounding.tolerance(what));
+            format!("{} (at most {most:e} / {of_gradients:e})", rounding.name())
+        })
         .collect();
     table.load_style(comfy_table::presets::NOTHING);
     table.set_header(["architecture".to_owned()].into_iter().chain(head));

@@ -130,13 +130,17 @@ impl Case {
     }
 
     /// Weights that are the same everywhere. Biases that start at zero and scales that start at one would
-    /// hide mistakes.
+    /// hide mistakes; matrices start at random.
     fn set_weights(&self, parameters: &ParameterSet, place: &Place) -> Result<()> {
         for parameter in parameters.iter() {
-            let start = parameter.var.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
-            let bump =
-                stream(&parameter.name).normal(start.dims(), 0.1, DType::F32, &Device::Cpu)?;
-            parameter.var.set(&put(&(start + bump)?, place)?)?;
+            let mut value = parameter.var.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+            if value.rank() < 2 {
+                let bump =
+                    stream(&parameter.name).normal(value.dims(), 0.1, DType::F32, &Device::Cpu)?;
+                value = (value + bump)?;
+            }
+            // A copy: a variable cannot be set to itself.
+            parameter.var.set(&put(&value, place)?.copy()?)?;
         }
         Ok(())
     }
