@@ -14,6 +14,16 @@ inference is forward without a graph. float32, the same number of threads, stand
 side is timed for `--seconds` in each of `--rounds` rounds, by turns; a side's time is the median of its
 rounds' medians. A ratio is the other side's time over ours: above 1, Unroll is faster.
 
+On a GPU, after `scripts/build_cuda.sh`:
+
+    python3 scripts/compare_pytorch.py --device cuda --program target/cuda/unroll          # everything
+    python3 scripts/compare_pytorch.py --device cuda --precision fp32,bf16 --budget 120    # what 2 minutes allow
+
+There the other side is cuDNN (and cuBLAS), in the same rounding: `fp32` with TF32 switched off on both sides,
+`tf32` with it switched on, `bf16` with all weights and inputs in bf16. Both sides are timed alike: from an idle
+device to an idle device, by the host's clock, after warming up; `torch_events_s` is what CUDA events say
+of the same iterations. One process of Unroll serves all cases, so that opening the GPU costs once.
+
 Nothing else should run meanwhile. Writes `compare_pytorch.csv` and `compare_pytorch.md` into `--out`.
 """
 
@@ -23,6 +33,7 @@ import json
 import math
 import os
 import pathlib
+import random
 import statistics
 import subprocess
 import sys
@@ -36,6 +47,13 @@ GRID = (
     + [(batch, 64, 128, 128) for batch in (1, 4, 8, 16, 64, 128)]
     + [(8, steps, 64, 64) for steps in (32, 256, 1024, 2048)]
 )
+# Hidden sizes, batches and lengths of a GPU.
+GPU_GRID = [
+    (batch, steps, hidden, hidden)
+    for hidden in (64, 128, 256, 512, 1024)
+    for batch in (1, 16, 64)
+    for steps in (128, 512)
+]
 # batch, steps, size, heads
 ATTENTION = [(8, 512, 256, 4), (2, 2048, 256, 4), (32, 128, 256, 4), (16, 64, 64, 2), (1, 512, 256, 8)]
 ATTENTION_GRID = [(64, 256, 512, 8), (128, 32, 128, 4), (4, 1024, 32, 1), (1, 32, 1024, 16)]
@@ -54,6 +72,9 @@ TARGETS = {
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument("--precision", default="fp32", help="fp32, tf32, bf16, by comma; tf32 on a GPU alone")
+    parser.add_argument("--budget", type=float, default=math.inf, help="begin no case after so many seconds")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=0.3, help="time of one side in one round")
@@ -67,34 +88,78 @@ def arguments():
     return parser.parse_args()
 
 
+def is_gpu(options):
+    return options.device.startswith("cuda")
+
+
 def cases(options):
     only, modes = options.only.split(","), options.modes.split(",")
-    for shape in BASE + ([] if options.quick else GRID):
+    recurrent, attention = BASE, ATTENTION
+    if not options.quick:
+        recurrent = recurrent + (GPU_GRID if is_gpu(options) else GRID)
+        attention = attention + ATTENTION_GRID
+    all_cases = []
+    for shape in recurrent:
         for cell in ("rnn", "gru", "lstm"):
             for mode in ("train", "infer"):
                 if cell in only and mode in modes:
-                    yield {"layer": cell, "mode": mode, "shape": shape, "causal": False}
-    for shape in ATTENTION + ([] if options.quick else ATTENTION_GRID):
+                    all_cases.append({"layer": cell, "mode": mode, "shape": shape, "causal": False})
+    for shape in attention:
         for layer in ("mha", "sdpa"):
             for causal in (False, True):
                 for mode in ("train", "infer"):
                     if layer in only and mode in modes:
-                        yield {"layer": layer, "mode": mode, "shape": shape, "causal": causal}
+                        all_cases.append({"layer": layer, "mode": mode, "shape": shape, "causal": causal})
+    if math.isfinite(options.budget):
+        # In an order that leaves no shape, layer or mode to the end.
+        random.Random(1).shuffle(all_cases)
+    for case in all_cases:
+        for precision in options.precision.split(","):
+            yield {**case, "precision": precision}
 
 
-def unroll(program, case, layer, options):
-    batch, steps, inputs, hidden = sizes(case)
-    command = [program, "bench", "layer", "--arch", layer, "--batch", batch, "--seq-len", steps]
-    command += ["--hidden", hidden, "--input", inputs, "--mode", case["mode"], "--json"]
-    command += ["--threads", options.threads, "--min-seconds", options.seconds]
-    if case["layer"] in ("mha", "sdpa"):
-        command += ["--heads", case["shape"][3]]
-    if case["causal"]:
-        command.append("--causal")
-    result = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-    if result.returncode != 0:
-        sys.exit(f"{' '.join(map(str, command))}\n{result.stderr}")
-    return json.loads(result.stdout)["median_s"]
+class Unroll:
+    """Our side: on a GPU one process, asked line by line; on the processor a fresh one each time."""
+
+    def __init__(self, program):
+        self.program = str(program)
+        self.process = None
+
+    def ask(self, line, keep):
+        if self.process is None or self.process.poll() is not None:
+            command = [self.program, "bench", "layers"]
+            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        try:
+            self.process.stdin.write(line + "\n")
+            self.process.stdin.flush()
+            answer = self.process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if not keep or not answer:
+            self.process.stdin.close()
+            self.process.wait()
+            self.process = None
+        return answer
+
+    def __call__(self, case, layer, options):
+        batch, steps, inputs, hidden = sizes(case)
+        words = ["--arch", layer, "--batch", batch, "--seq-len", steps, "--hidden", hidden]
+        words += ["--input", inputs, "--mode", case["mode"], "--device", options.device]
+        words += ["--threads", options.threads, "--min-seconds", options.seconds]
+        words += {"fp32": [], "tf32": ["--precision", "tf32"], "bf16": ["--dtype", "bf16"]}[case["precision"]]
+        if case["layer"] in ("mha", "sdpa"):
+            words += ["--heads", case["shape"][3]]
+        if case["causal"]:
+            words.append("--causal")
+        line = self.ask(" ".join(map(str, words)), is_gpu(options))
+        answer = json.loads(line) if line else {"error": "the program has ended"}
+        if "error" in answer:
+            raise Failed(f"{' '.join(map(str, words))}: {answer['error'].splitlines()[0]}")
+        return answer
+
+
+class Failed(Exception):
+    """A case that one side cannot run."""
 
 
 def sizes(case):
@@ -105,33 +170,41 @@ def sizes(case):
     return case["shape"]
 
 
-def torch_step(torch, case):
+def set_precision(torch, precision):
+    """What products of float32 round to: the same switch as on our side."""
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+
+
+def torch_step(torch, case, device):
     """A function that does one iteration in PyTorch."""
     torch.manual_seed(0)
+    set_precision(torch, case["precision"])
+    kind = {"device": device, "dtype": torch.bfloat16 if case["precision"] == "bf16" else torch.float32}
     batch, steps, inputs, hidden = sizes(case)
     train = case["mode"] == "train"
     if case["layer"] == "sdpa":
         heads = case["shape"][3]
-        tensors = [torch.randn(batch, heads, steps, hidden // heads) for _ in range(3)]
+        tensors = [torch.randn(batch, heads, steps, hidden // heads, **kind) for _ in range(3)]
         parameters = [tensor.requires_grad_(train) for tensor in tensors]
         causal = case["causal"]
 
         def forward():
             return torch.nn.functional.scaled_dot_product_attention(*tensors, is_causal=causal)
     else:
-        x = torch.randn(batch, steps, inputs, requires_grad=train)
+        x = torch.randn(batch, steps, inputs, **kind).requires_grad_(train)
         if case["layer"] == "mha":
-            module = torch.nn.MultiheadAttention(hidden, case["shape"][3], batch_first=True)
+            module = torch.nn.MultiheadAttention(hidden, case["shape"][3], batch_first=True, **kind)
             mask = None
             if case["causal"]:
-                mask = torch.nn.Transformer.generate_square_subsequent_mask(steps)
+                mask = torch.nn.Transformer.generate_square_subsequent_mask(steps, **kind)
 
             def forward():
                 causal = case["causal"]
                 return module(x, x, x, need_weights=False, attn_mask=mask, is_causal=causal)[0]
         else:
             kinds = {"rnn": torch.nn.RNN, "gru": torch.nn.GRU, "lstm": torch.nn.LSTM}
-            module = kinds[case["layer"]](inputs, hidden, batch_first=True)
+            module = kinds[case["layer"]](inputs, hidden, batch_first=True, **kind)
 
             def forward():
                 return module(x)[0]
@@ -149,39 +222,81 @@ def torch_step(torch, case):
     return step
 
 
-def torch_time(step, seconds):
-    """Median seconds of an iteration, after a warm-up of a quarter of the time."""
+def torch_time(torch, step, seconds, gpu):
+    """Median seconds of an iteration, after a warm-up of a quarter of the time; by CUDA events too."""
+    synchronize = torch.cuda.synchronize if gpu else lambda: None
     end = time.perf_counter() + seconds / 4
     while True:
         step()
+        synchronize()
         if time.perf_counter() >= end:
             break
-    times = []
+    times, events = [], []
+    marks = [torch.cuda.Event(enable_timing=True) for _ in range(2)] if gpu else None
     end = time.perf_counter() + seconds
     while len(times) < 5 or time.perf_counter() < end:
+        synchronize()
         begin = time.perf_counter()
+        if gpu:
+            marks[0].record()
         step()
+        if gpu:
+            marks[1].record()
+        synchronize()
         times.append(time.perf_counter() - begin)
-    return statistics.median(times)
+        if gpu:
+            events.append(marks[0].elapsed_time(marks[1]) / 1000)
+    return statistics.median(times), statistics.median(events) if events else None
 
 
-def measure(case, program, torch, options):
-    """Median seconds of each side."""
-    step = torch_step(torch, case) if torch else None
+def measure(case, unroll, torch, options):
+    """Medians of each side."""
+    step = torch_step(torch, case, options.device) if torch else None
     compare_candle = (
-        not options.no_candle and case["layer"] in ("gru", "lstm") and case["shape"] in BASE
+        not options.no_candle and not is_gpu(options) and case["precision"] == "fp32"
+        and case["layer"] in ("gru", "lstm") and case["shape"] in BASE
     )
-    ours, theirs, candle = [], [], []
+    ours, theirs, events, candle = [], [], [], []
     for number in range(options.rounds):
         # PyTorch's threads go on spinning for a moment.
-        time.sleep(0.05)
-        ours.append(unroll(program, case, case["layer"], options))
+        time.sleep(0 if is_gpu(options) else 0.05)
+        ours.append(unroll(case, case["layer"], options))
         if step:
-            theirs.append(torch_time(step, options.seconds))
+            seconds, by_events = torch_time(torch, step, options.seconds, is_gpu(options))
+            theirs.append(seconds)
+            events += [by_events] if by_events else []
         if compare_candle and number == 0:
-            candle.append(unroll(program, case, "candle_" + case["layer"], options))
+            candle.append(unroll(case, "candle_" + case["layer"], options)["median_s"])
     middle = lambda values: statistics.median(values) if values else None
-    return middle(ours), middle(theirs), middle(candle)
+    torch_peak = None
+    if step and is_gpu(options):
+        # A further iteration, above what was in use before it, as Unroll counts.
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        kept = step()
+        torch.cuda.synchronize()
+        torch_peak = torch.cuda.max_memory_allocated() - before
+        del kept
+    return {
+        "ours_s": middle([one["median_s"] for one in ours]), "torch_s": middle(theirs),
+        "torch_events_s": middle(events), "candle_s": middle(candle), "form": ours[0]["form"],
+        "ours_peak_bytes": ours[0]["peak_bytes"], "torch_peak_bytes": torch_peak,
+        "gpu": ours[0]["gpu"], "driver": ours[0]["driver"],
+    }
+
+
+def torch_rounding(torch, device, precision):
+    """How far PyTorch's LSTM is from float64 in a precision: whether its switches do what they say."""
+    torch.manual_seed(0)
+    set_precision(torch, precision)
+    exact = torch.nn.LSTM(256, 256, batch_first=True, dtype=torch.float64)
+    x = torch.randn(16, 32, 256, dtype=torch.float64)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    other = torch.nn.LSTM(256, 256, batch_first=True).to(device, dtype)
+    other.load_state_dict(exact.state_dict())
+    with torch.inference_mode():
+        expected, found = exact(x)[0], other(x.to(device, dtype))[0].cpu().double()
+    return ((found - expected).norm() / expected.norm()).item()
 
 
 def geometric_mean(values):
@@ -192,28 +307,31 @@ def name(case):
     return case["layer"] + (" causal" if case["causal"] else "")
 
 
-def summary(rows, key):
+def summary(rows, key, gpu):
     """Lines about ratios: geometric mean, worst shape, and the targets."""
     groups = {}
     for row in rows:
         if row[key]:
             kind = "attention" if row["layer"] in ("mha", "sdpa") else row["layer"]
-            groups.setdefault((kind, row["mode"]), []).append(row)
+            groups.setdefault((kind, row["mode"], row["precision"]), []).append(row)
     lines = []
     for group, members in sorted(groups.items()):
         ratios = [row[key] for row in members]
         worst = min(members, key=lambda row: row[key])
         mean = geometric_mean(ratios)
-        line = f"| {group[0]} | {group[1]} | {len(ratios)} | {mean:.2f} | {min(ratios):.2f} | "
+        line = f"| {group[0]} | {group[1]} | {group[2]} | {len(ratios)} | {mean:.2f} | {min(ratios):.2f} | "
         line += f"{worst['name']} {worst['shape']} |"
-        if key == "torch_ratio":
-            least_mean, least = TARGETS[group]
+        if gpu:
+            pass
+        elif key == "torch_ratio":
+            least_mean, least = TARGETS[group[:2]]
             met = "met" if mean >= least_mean and min(ratios) >= least else "missed"
             line += f" {least_mean} / {least} | {met} |"
         else:
             line += f" 10 on each | {'met' if min(ratios) >= 10 else 'missed'} |"
         lines.append(line)
-    head = "| layer | mode | shapes | geometric mean | worst | at | target | |\n|" + "---|" * 8
+    head = "| layer | mode | precision | shapes | geometric mean | worst | at |"
+    head += "\n|" + "---|" * 7 if gpu else " target | |\n|" + "---|" * 9
     return "\n".join([head, *lines]) if lines else ""
 
 
@@ -222,13 +340,20 @@ def milliseconds(seconds):
 
 
 def main():
+    begin = time.monotonic()
     options = arguments()
     program = options.program
     if program is None:
         target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-        program = target / "release" / "unroll"
+        program = target / ("cuda" if is_gpu(options) else "release") / "unroll"
     if not program.exists():
-        sys.exit(f"{program} is not there: cargo build --release")
+        how = "scripts/build_cuda.sh" if is_gpu(options) else "cargo build --release"
+        sys.exit(f"{program} is not there: {how}")
+    precisions = options.precision.split(",")
+    if wrong := set(precisions) - {"fp32", "tf32", "bf16"}:
+        sys.exit(f"--precision: {', '.join(sorted(wrong))}? There are fp32, tf32 and bf16.")
+    if "tf32" in precisions and not is_gpu(options):
+        sys.exit("--precision tf32 is how GPUs multiply: add --device cuda")
     torch = None
     if not options.no_torch:
         try:
@@ -242,10 +367,23 @@ def main():
             )
         torch.set_num_threads(options.threads)
         torch.set_flush_denormal(False)
-    rows = []
+        if is_gpu(options) and not torch.cuda.is_available():
+            sys.exit(f"PyTorch {torch.__version__} sees no GPU here")
+    unroll = Unroll(program)
+    rows, failed, left = [], [], 0
     for case in cases(options):
-        ours, theirs, candle = measure(case, program, torch, options)
-        row = {"name": name(case), **case, "ours_s": ours, "torch_s": theirs, "candle_s": candle}
+        if time.monotonic() - begin > options.budget:
+            left += 1
+            continue
+        try:
+            row = {"name": name(case), **case, **measure(case, unroll, torch, options)}
+        except (Failed, RuntimeError) as error:
+            failed.append(f"{name(case)} {case['mode']} {case['precision']} {case['shape']}: {error}")
+            print(f"FAILED {failed[-1]}", flush=True)
+            if not is_gpu(options):
+                sys.exit(1)
+            continue
+        ours, theirs, candle = row["ours_s"], row["torch_s"], row["candle_s"]
         row["torch_ratio"] = theirs / ours if theirs else None
         row["candle_ratio"] = candle / ours if candle else None
         rows.append(row)
@@ -253,36 +391,51 @@ def main():
         over = f"  candle_nn {milliseconds(candle)} ({row['candle_ratio']:.0f})" if candle else ""
         shape = ",".join(map(str, case["shape"]))
         print(
-            f"{row['name']:<12} {case['mode']:<6} {shape:<18} "
+            f"{row['name']:<12} {case['mode']:<6} {case['precision']} {shape:<18} "
             f"{milliseconds(ours):>8} ms, PyTorch {milliseconds(theirs):>8} ms: {ratio}{over}",
             flush=True,
         )
 
     options.out.mkdir(parents=True, exist_ok=True)
-    columns = ["name", "mode", "shape", "ours_s", "torch_s", "torch_ratio", "candle_s", "candle_ratio"]
+    columns = ["name", "mode", "precision", "shape", "form", "ours_s", "torch_s", "torch_events_s"]
+    columns += ["torch_ratio", "ours_peak_bytes", "torch_peak_bytes", "candle_s", "candle_ratio", "gpu", "driver"]
     with open(options.out / "compare_pytorch.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
         for row in rows:
             writer.writerow({**row, "shape": " ".join(map(str, row["shape"]))})
     version = f"PyTorch {torch.__version__}" if torch else "no PyTorch"
-    text = f"# Unroll beside {version}, {options.threads} threads, float32\n\n"
+    if torch and is_gpu(options):
+        version += f" (cuDNN {torch.backends.cudnn.version()})"
+    place = f"{options.threads} threads"
+    if is_gpu(options):
+        place = f"{rows[0]['gpu']}, {rows[0]['driver']}" if rows else options.device
+    text = f"# Unroll beside {version}, {place}, {', '.join(precisions)}\n\n"
     text += "Shapes are batch, steps, inputs, hidden size; of attention batch, steps, size, heads.\n"
+    if torch and is_gpu(options):
+        found = [f"{p} {torch_rounding(torch, options.device, p):.1e}" for p in precisions]
+        text += f"PyTorch's LSTM deviates from float64 by: {', '.join(found)}.\n"
+    if left:
+        text += f"After {options.budget:g} s, {left} cases were left out.\n"
     for title, key in (("PyTorch", "torch_ratio"), ("candle_nn", "candle_ratio")):
-        lines = summary(rows, key)
+        lines = summary(rows, key, is_gpu(options))
         if lines:
             text += f"\n## Times of {title} over ours\n\n{lines}\n"
-    text += "\n## All shapes (ms)\n\n| layer | mode | shape | ours | PyTorch | ratio | candle_nn |\n"
-    text += "|" + "---|" * 7 + "\n"
+    if failed:
+        text += "\n## Failed\n\n" + "".join(f"- {line}\n" for line in failed)
+    text += "\n## All shapes (ms)\n\n"
+    text += "| layer | mode | precision | shape | form | ours | PyTorch | ratio | candle_nn |\n|" + "---|" * 9 + "\n"
     for row in rows:
         ratio = f"{row['torch_ratio']:.2f}" if row["torch_ratio"] else "-"
         shape = ", ".join(map(str, row["shape"]))
-        cells = [row["name"], row["mode"], shape, milliseconds(row["ours_s"])]
+        cells = [row["name"], row["mode"], row["precision"], shape, row["form"], milliseconds(row["ours_s"])]
         cells += [milliseconds(row["torch_s"]), ratio, milliseconds(row["candle_s"])]
         text += "| " + " | ".join(cells) + " |\n"
     (options.out / "compare_pytorch.md").write_text(text)
     print("\n" + text.split("\n## All shapes")[0])
     print(f"Tables: {options.out}/compare_pytorch.csv, .md")
+    if failed or not rows:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,8 @@ pub struct LayerTiming {
     /// Largest memory in use during an iteration, above what was in use before it, bytes; `None` when it
     /// was not measured.
     pub peak_bytes: Option<u64>,
+    /// The implementation that ran: `fused`, `reference`, `unrolled`.
+    pub form: String,
 }
 
 /// Times a sequence model on standard normal input of `batch` sequences of `seq_len` steps, without
@@ -61,7 +63,10 @@ pub fn bench_layer(
     let forward =
         |input: &Tensor| Ok(body.forward(&ForwardArgs { form, ..ForwardArgs::new(input) })?.output);
     let cost = body.cost(batch, seq_len);
-    check_finite("output", &forward(&input)?)?;
+    let first = body.forward(&ForwardArgs { form, ..ForwardArgs::new(&input) })?;
+    check_finite("output", &first.output)?;
+    let ran = first.form.to_owned();
+    drop(first);
     let (timed, flops) = match mode {
         LayerMode::Train => {
             let train = |(): &()| -> Result<_> { Ok(forward(&variable)?.sum_all()?.backward()?) };
@@ -89,5 +94,6 @@ pub fn bench_layer(
         gflops_per_s: flops as f64 / timed.median_s / 1e9,
         tokens_per_s: (batch * seq_len) as f64 / timed.median_s,
         peak_bytes: timed.peak_bytes,
+        form: ran,
     })
 }

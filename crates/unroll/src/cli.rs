@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::experiment::Precision;
+use crate::parity::Rounding;
 use crate::run::Shard;
 
 /// Compare sequence architectures - fairly, fast and reproducibly.
@@ -72,6 +73,11 @@ pub enum Command {
     #[command(after_help = "Example:\n  unroll eval --arch lstm --weights lstm.safetensors \
         --input lstm.safetensors --output y.safetensors --grad --dtype f64")]
     Eval(EvalArgs),
+    /// Hold a device to the processor: every architecture, in every form and rounding
+    #[command(after_help = "Example:\n  unroll parity --device cuda --csv parity.csv\n  \
+        unroll parity --quick --arch lstm\n\n\
+        Exit code 1 when something deviates by more than is accepted.")]
+    Parity(ParityArgs),
     /// Measure speed
     Bench(BenchArgs),
     /// Run an experiment and hold its results to what the file expects
@@ -432,6 +438,57 @@ pub enum ProbeArg {
     Last,
 }
 
+/// Options of `unroll parity`.
+#[derive(Debug, Args)]
+pub struct ParityArgs {
+    /// Device that is held to the processor; `cpu` compares the processor's own forms and types
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+    /// Roundings, by comma [default: all that the device has]
+    #[arg(long, value_delimiter = ',')]
+    pub rounding: Vec<RoundingArg>,
+    /// Architectures, by comma [default: all]
+    #[arg(long, value_delimiter = ',')]
+    pub arch: Vec<String>,
+    /// Small shapes alone
+    #[arg(long)]
+    pub quick: bool,
+    /// Write every comparison as a row
+    #[arg(long, value_name = "FILE")]
+    pub csv: Option<PathBuf>,
+    /// Threads [default: all cores]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub threads: Option<u32>,
+    /// Print as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Roundings on the command line.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum RoundingArg {
+    /// 64 bits
+    F64,
+    /// 32 bits
+    Fp32,
+    /// 32 bits, products on a GPU in TF32
+    Tf32,
+    /// bf16, sums in f32
+    Bf16,
+}
+
+impl RoundingArg {
+    /// The rounding.
+    pub fn rounding(self) -> Rounding {
+        match self {
+            Self::F64 => Rounding::F64,
+            Self::Fp32 => Rounding::Fp32,
+            Self::Tf32 => Rounding::Tf32,
+            Self::Bf16 => Rounding::Bf16,
+        }
+    }
+}
+
 /// Options of `unroll eval`.
 #[derive(Debug, Args)]
 pub struct EvalArgs {
@@ -485,6 +542,13 @@ pub enum BenchCommand {
     #[command(after_help = "Example:\n  unroll bench layer --arch lstm --batch 32 --seq-len 128 \
         --input 128 --hidden 256 --mode train --threads 2 --json")]
     Layer(LayerArgs),
+    /// Layers one after the other in one process, for scripts: each line of standard input holds the options
+    /// of `bench layer`, each line of the output is one JSON object
+    #[command(
+        after_help = "Example:\n  echo --arch gru --hidden 64 --device cuda | unroll bench layers\n\n\
+        A line that cannot be run is answered by {\"error\": ...}."
+    )]
+    Layers,
     /// Two programs, or two revisions, against each other: what became slower?
     #[command(
         after_help = "Exit codes: 0 nothing became slower, 3 a regression, 4 inconclusive.\n\n\

@@ -3,6 +3,7 @@
 mod bench;
 mod folders;
 mod models;
+mod parity;
 mod run;
 
 use std::io::{IsTerminal, Write};
@@ -84,8 +85,10 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Compare(args) => folders::compare(&args),
         Command::Export(args) => folders::export(&args),
         Command::Eval(args) => models::evaluate(&args),
+        Command::Parity(args) => parity::parity(&args),
         Command::Bench(args) => match args.command {
             BenchCommand::Layer(args) => bench::bench_layer(&args),
+            BenchCommand::Layers => bench::bench_layers(),
             BenchCommand::Ab(args) => bench::bench_ab(&args),
             BenchCommand::Counts(args) => bench::bench_counts(&args),
         },

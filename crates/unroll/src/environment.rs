@@ -52,6 +52,11 @@ pub fn gpu_name(device: &str) -> Option<String> {
     gpu::list().ok()?.names.into_iter().nth(index)
 }
 
+/// The GPU driver.
+pub fn driver() -> Option<String> {
+    gpus().1
+}
+
 /// Names of the GPUs by index, and the driver. The driver's library tells the GPUs that this process may
 /// use; without CUDA in the program, NVIDIA's kernel module tells all.
 fn gpus() -> (Vec<String>, Option<String>) {

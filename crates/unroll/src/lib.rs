@@ -16,6 +16,7 @@ pub mod list;
 pub mod measure;
 pub mod memory;
 pub mod mlflow;
+pub mod parity;
 pub mod progress;
 pub mod registry;
 pub mod replay;

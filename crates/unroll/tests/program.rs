@@ -463,3 +463,47 @@ fn published_models_have_their_published_size() {
         }
     }
 }
+
+#[test]
+fn a_device_is_held_to_the_processor() {
+    let folder = Folder::new();
+    let table = folder.0.path().join("parity.csv");
+    let archs = "lstm,transformer,encdec_mha,late_fusion";
+    let parity =
+        unroll().args(["parity", "--quick", "--arch", archs, "--csv"]).arg(&table).assert();
+    parity.success().stdout(predicate::str::contains(", 0 failed"));
+    let table = std::fs::read_to_string(table).unwrap();
+    for expected in
+        ["PyTorch lstm_h64", "PyTorch hidden_grad_lstm", "bf16,unrolled", "late_fusion,"]
+    {
+        assert!(table.contains(expected), "{expected}");
+    }
+    assert!(table.lines().skip(1).all(|line| line.contains(",true,")), "{table}");
+    let refused = |args: &[&str], says: &str| {
+        let parity = unroll().arg("parity").args(args).assert();
+        parity.code(2).stderr(predicate::str::contains(says.to_owned()));
+    };
+    refused(&["--arch", "lstn"], "lstn");
+    refused(&["--rounding", "tf32"], "tf32");
+    refused(&["--device", "gpu"], "gpu");
+}
+
+#[test]
+fn layers_are_timed_line_by_line() {
+    let lines = "--arch gru --hidden 8 --seq-len 4 --min-seconds 0 --dtype f64\n\
+                 --arch gruu --hidden 8\n--hidden\n--arch sdpa --hidden 8 --min-seconds 0\n";
+    let run = unroll().args(["bench", "layers"]).write_stdin(lines).assert().success();
+    let text = String::from_utf8(run.get_output().stdout.clone()).unwrap();
+    let answers: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(answers.len(), 4);
+    for (answer, form) in [(&answers[0], "fused"), (&answers[3], "fused")] {
+        assert!(answer["median_s"].as_f64().unwrap() > 0.0);
+        assert_eq!(answer["form"], form);
+        assert_eq!(answer["precision"], "fp32");
+    }
+    assert_eq!(answers[0]["dtype"], "f64");
+    for wrong in &answers[1..3] {
+        assert!(!wrong["error"].as_str().unwrap().is_empty());
+    }
+}

@@ -143,25 +143,27 @@ fn sdpa(request: &LayerRequest, options: &TimingOptions) -> unroll_probe::Result
         let scores = (q.matmul(&k.t()?)? * scale)?;
         Ok(ops::masked_softmax(&scores, mask.as_ref())?.matmul(v)?)
     };
+    let form = if fused { "fused" } else { "reference" };
     // Two products of T x T x d; causal attention needs half of them.
     let products = (4 * batch * heads * steps * steps * size) as u64;
     let forward_flops = if request.causal { products / 2 } else { products };
     if request.train {
         let step =
             |(): &()| -> unroll_probe::Result<_> { Ok(attend(&q, &k, &v)?.sum_all()?.backward()?) };
-        timed(request, options, 3 * forward_flops, step)
+        timed(request, options, 3 * forward_flops, form, step)
     } else {
         let (q, k, v) = (q.as_detached_tensor(), k.as_detached_tensor(), v.as_detached_tensor());
         let step = |(): &()| -> unroll_probe::Result<_> { Ok(attend(&q, &k, &v)?) };
-        timed(request, options, forward_flops, step)
+        timed(request, options, forward_flops, form, step)
     }
 }
 
-/// Times `step`, which has that many FLOPs.
+/// Times `step`, which has that many FLOPs and is of that form.
 fn timed<T>(
     request: &LayerRequest,
     options: &TimingOptions,
     flops: u64,
+    form: &str,
     step: impl Fn(&()) -> unroll_probe::Result<T>,
 ) -> unroll_probe::Result<LayerTiming> {
     let gauge: &dyn MemoryGauge = &Gauge::of(&request.device);
@@ -174,6 +176,7 @@ fn timed<T>(
         gflops_per_s: flops as f64 / timed.median_s / 1e9,
         tokens_per_s: (request.batch * request.seq_len) as f64 / timed.median_s,
         peak_bytes: timed.peak_bytes,
+        form: form.to_owned(),
     })
 }
 
@@ -203,10 +206,10 @@ fn candle(request: &LayerRequest, options: &TimingOptions) -> unroll_probe::Resu
     let products = 2 * request.batch * request.seq_len * gates * hidden * (inputs + hidden);
     if request.train {
         let step = |(): &()| -> unroll_probe::Result<_> { Ok(forward(&x)?.sum_all()?.backward()?) };
-        timed(request, options, 3 * products as u64, step)
+        timed(request, options, 3 * products as u64, "unrolled", step)
     } else {
         // Its weights are variables: a graph is made in any case.
         let x = x.as_detached_tensor();
-        timed(request, options, products as u64, |(): &()| forward(&x))
+        timed(request, options, products as u64, "unrolled", |(): &()| forward(&x))
     }
 }

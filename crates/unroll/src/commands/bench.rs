@@ -1,8 +1,14 @@
 //! Benchmarks.
 
+use std::collections::HashMap;
+use std::io::Write;
+
+use candle_core::Device;
+use clap::Parser;
 use miette::{IntoDiagnostic, miette};
 use serde_json::{Value, json};
 use unroll_core::Form;
+use unroll_kernels::gpu;
 use unroll_results::ab::Criteria;
 use unroll_results::files;
 
@@ -10,14 +16,65 @@ use crate::bench::ab::{self, Effort};
 use crate::bench::cases::{self, Case, CaseFile};
 use crate::bench::programs::Program;
 use crate::bench::{counts, outputs};
-use crate::cli::{AbArgs, CountsArgs, LayerArgs, ModeArg, ProfileArg};
+use crate::cli::{
+    AbArgs, BenchArgs, BenchCommand, Cli, Command, CountsArgs, LayerArgs, ModeArg, ProfileArg,
+};
+use crate::experiment::Precision;
 use crate::{bench, device, environment, exit};
 
-use super::{OrExit, Outcome, into_report, print, print_json, thread_pool};
+use super::{Failure, OrExit, Outcome, into_report, print, print_json, thread_pool};
 
 pub(super) fn bench_layer(args: &LayerArgs) -> Outcome {
+    let value = time_layer(args, &mut HashMap::new())?;
+    if args.json {
+        print(&(value.to_string() + "\n"))?;
+    } else {
+        for (key, field) in value.as_object().into_iter().flatten() {
+            print(&format!("{key:<15} {field}\n"))?;
+        }
+    }
+    Ok(exit::OK)
+}
+
+/// Layers that another program asks for, line by line: opening a GPU for each would take longer than timing.
+pub(super) fn bench_layers() -> Outcome {
+    let mut devices = HashMap::new();
+    for line in std::io::stdin().lines() {
+        let line = line.into_diagnostic().failure()?;
+        let words = ["unroll", "bench", "layer"].into_iter().chain(line.split_whitespace());
+        let answer = match Cli::try_parse_from(words).map(|cli| cli.command) {
+            Ok(Command::Bench(BenchArgs { command: BenchCommand::Layer(args) })) => {
+                time_layer(&args, &mut devices).map_err(|failure| failure.1.to_string())
+            }
+            Ok(_) => Err("options of `bench layer` are expected".to_owned()),
+            Err(error) => Err(error.to_string()),
+        };
+        let answer = answer.unwrap_or_else(|error| json!({ "error": error.trim() }));
+        print(&(answer.to_string() + "\n"))?;
+        // The one who asked waits for it.
+        std::io::stdout().flush().into_diagnostic().failure()?;
+    }
+    Ok(exit::OK)
+}
+
+/// Devices that are open, by name.
+type Devices = HashMap<String, Device>;
+
+fn time_layer(args: &LayerArgs, devices: &mut Devices) -> Result<Value, Failure> {
     let threads = args.threads.map_or_else(environment::cores, |threads| threads as usize);
     let pool = thread_pool(threads)?;
+    let (dtype, precision) = (args.dtype.dtype(), args.precision.precision());
+    let device = match devices.get(&args.device) {
+        Some(device) => {
+            precision.check(dtype, &args.device).map_err(|e| miette!("{e}")).usage()?;
+            gpu::set_tf32(precision == Precision::Tf32);
+            device.clone()
+        }
+        None => {
+            device::open_in(&args.device, dtype, precision).map_err(|e| miette!("{e}")).usage()?
+        }
+    };
+    devices.insert(args.device.clone(), device.clone());
     let request = bench::LayerRequest {
         arch: args.arch.clone(),
         batch: args.batch,
@@ -28,35 +85,29 @@ pub(super) fn bench_layer(args: &LayerArgs) -> Outcome {
         heads: args.heads,
         causal: args.causal,
         train: matches!(args.mode, ModeArg::Train),
-        dtype: args.dtype.dtype(),
-        device: device::open_in(&args.device, args.dtype.dtype(), args.precision.precision())
-            .map_err(|e| miette!("{e}"))
-            .usage()?,
+        dtype,
+        device,
         form: if args.reference { Form::Reference } else { Form::Auto },
         min_seconds: args.min_seconds,
         iterations: args.iterations.map(|iterations| iterations as usize),
     };
     let result = pool.install(|| bench::layer(&request)).map_err(into_report).usage()?;
     let mut value = serde_json::to_value(&result).into_diagnostic().failure()?;
+    let gpu = environment::gpu_name(&args.device);
     for (key, field) in [
         ("arch", json!(args.arch)),
         ("mode", json!(if request.train { "train" } else { "infer" })),
         ("threads", json!(threads)),
-        ("dtype", json!(request.dtype.as_str())),
+        ("dtype", json!(dtype.as_str())),
         ("device", json!(args.device)),
-        ("precision", json!(args.precision.precision().name())),
-        ("gpu", json!(environment::gpu_name(&args.device))),
+        ("precision", json!(precision.name())),
+        ("driver", json!(gpu.as_ref().and_then(|_| environment::driver()))),
+        ("gpu", json!(gpu)),
+        ("s_per_step", json!(result.median_s / args.seq_len as f64)),
     ] {
         value[key] = field;
     }
-    if args.json {
-        print(&(value.to_string() + "\n"))?;
-    } else {
-        for (key, field) in value.as_object().into_iter().flatten() {
-            print(&format!("{key:<14} {field}\n"))?;
-        }
-    }
-    Ok(exit::OK)
+    Ok(value)
 }
 
 fn read_cases(args: &AbArgs) -> miette::Result<Vec<Case>> {

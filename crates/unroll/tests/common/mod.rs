@@ -6,7 +6,8 @@ use std::fmt;
 use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
+use unroll::parity::variants;
 use unroll_core::{Architecture, BuildContext, Cost, SequenceModel, Stream};
 
 /// One configuration of one architecture.
@@ -53,78 +54,17 @@ impl Case {
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for architecture in unroll::registry::architectures() {
-        let known: Vec<&str> = architecture.options().iter().map(|(doc, _)| doc.name).collect();
-        let mut add = |extra: Value| {
-            let mut options = json!({"input_size": 4, "hidden_size": 8});
-            let (Value::Object(options), Value::Object(extra)) = (&mut options, extra) else {
-                unreachable!("both are objects")
-            };
-            options.extend(extra);
-            for (key, value) in
-                [("num_heads", json!(2)), ("window", json!(3)), ("max_length", json!(16))]
-            {
-                if known.contains(&key) {
-                    options.entry(key).or_insert(value);
-                }
-            }
+        for options in variants::of_sequences(architecture, variants::SMALL) {
             let has_dropout = options
                 .iter()
                 .any(|(key, value)| key.contains("dropout") && value.as_f64() > Some(0.0));
             cases.push(Case {
                 architecture,
-                options: options.clone(),
-                inputs: 4,
+                options,
+                inputs: variants::SMALL.inputs,
                 has_dropout,
                 zero_gradients: &[],
             });
-        };
-        add(json!({}));
-        let variants: &[Value] = &match architecture.name() {
-            "rnn" => vec![
-                json!({"nonlinearity": "relu"}),
-                json!({"nonlinearity": "identity", "num_layers": 2}),
-                json!({"bidirectional": true, "num_layers": 2, "dropout": 0.3}),
-                json!({"bias": false}),
-            ],
-            "gru" => vec![
-                json!({"reset": "before"}),
-                json!({"reset": "before", "update_gate": "take_new", "num_layers": 2}),
-                json!({"update_gate": "take_new", "bias": false}),
-                json!({"bidirectional": true, "num_layers": 2, "dropout": 0.3}),
-                json!({"reset": "before", "bias": false}),
-            ],
-            "lstm" => vec![
-                json!({"forget_bias": 1.5, "num_layers": 2}),
-                json!({"bidirectional": true, "num_layers": 2, "dropout": 0.3}),
-                json!({"bias": false}),
-            ],
-            _ => Vec::new(),
-        };
-        variants.iter().cloned().for_each(&mut add);
-        if known.contains(&"causal") {
-            add(json!({"causal": false}));
-            add(json!({"causal": true}));
-        }
-        for (key, values) in [
-            ("positions", ["none", "sinusoidal", "learned", "rotary"].as_slice()),
-            ("base", &["rnn", "gru", "lstm"]),
-            ("combine", &["attentional", "context"]),
-            ("query", &["previous", "current"]),
-        ] {
-            if known.contains(&key) {
-                values.iter().for_each(|value| add(json!({key: value})));
-            }
-        }
-        for key in ["attention_dropout", "dropout"] {
-            let takes_effect = !["rnn", "gru", "lstm"].contains(&architecture.name());
-            if known.contains(&key) && takes_effect {
-                // Dropout between layers needs two.
-                if known.contains(&"num_layers") {
-                    add(json!({key: 0.3, "num_layers": 2}));
-                } else {
-                    add(json!({key: 0.3}));
-                }
-            }
         }
     }
     cases
