@@ -1,5 +1,7 @@
 //! Timings: consistency of the numbers, and what must not be timed.
 
+use std::collections::BTreeSet;
+
 use candle_core::{DType, Tensor};
 use unroll_core::weights::export;
 use unroll_core::{Architecture, BuildContext, Entry, Form};
@@ -131,8 +133,10 @@ fn layers_are_timed_in_both_modes() {
         assert!((timing.tokens_per_s * timing.median_s - 40.0).abs() < 1e-9);
         assert_eq!(timing.iterations, 3);
         let json = serde_json::to_value(&timing).unwrap();
-        let keys: Vec<&String> = json.as_object().unwrap().keys().collect();
-        assert_eq!(keys.len(), 7);
+        let keys: BTreeSet<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
+        let expected = "median_s min_s iterations flops gflops_per_s tokens_per_s peak_bytes form";
+        assert_eq!(keys, expected.split(' ').collect());
+        assert_eq!(timing.form, "fused");
     }
 }
 

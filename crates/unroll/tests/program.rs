@@ -494,7 +494,7 @@ fn layers_are_timed_line_by_line() {
                  --arch gruu --hidden 8\n--hidden\n--arch sdpa --hidden 8 --min-seconds 0\n";
     let run = unroll().args(["bench", "layers"]).write_stdin(lines).assert().success();
     let text = String::from_utf8(run.get_output().stdout.clone()).unwrap();
-    let answers: Vec<serde_json::Value> =
+    let answers: Vec<Value> =
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(answers.len(), 4);
     for (answer, form) in [(&answers[0], "fused"), (&answers[3], "fused")] {

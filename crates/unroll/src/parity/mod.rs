@@ -379,8 +379,8 @@ fn compare(
             };
             row.tensors += 1;
             let relative = deviation(name, other, tensor, least)?;
-            // Written so that NaN counts as the worst.
-            if !(relative <= row.relative) || row.worst.is_empty() {
+            // NaN counts as the worst.
+            if relative.is_nan() || relative > row.relative || row.worst.is_empty() {
                 row.relative = relative;
                 row.absolute = largest(&(other - tensor)?)?;
                 row.worst.clone_from(name);
