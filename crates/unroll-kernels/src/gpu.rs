@@ -76,7 +76,8 @@ pub fn tf32() -> bool {
 }
 
 /// What tuning of recurrent layers (`UNROLL_GPU_RECURRENT=tuned`) found so far: one line for each layer and
-/// pass, all ways with microseconds per step.
+/// pass (`lstm forward B=32 H=256: ...`, `lstm forward B=32 H=256 tf32: ...`), all ways with microseconds per
+/// step.
 pub fn recurrent_ways() -> Vec<String> {
     #[cfg(any(feature = "cuda", test))]
     return recurrent::findings();

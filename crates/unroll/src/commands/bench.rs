@@ -107,7 +107,21 @@ fn time_layer(args: &LayerArgs, devices: &mut Devices) -> Result<Value, Failure>
     ] {
         value[key] = field;
     }
+    let ways = measured_ways(&args.arch, args.batch, args.hidden, precision);
+    if !ways.is_empty() {
+        value["recurrent_ways"] = json!(ways);
+    }
     Ok(value)
+}
+
+/// What tuning found of a recurrent layer.
+fn measured_ways(arch: &str, batch: usize, hidden: usize, precision: Precision) -> Vec<String> {
+    let tail = if precision == Precision::Tf32 { " tf32:" } else { ":" };
+    let of = |pass| format!("{arch} {pass} B={batch} H={hidden}{tail}");
+    let heads = [of("forward"), of("backward")];
+    let mut ways = gpu::recurrent_ways();
+    ways.retain(|line| heads.iter().any(|head| line.starts_with(head.as_str())));
+    ways
 }
 
 fn read_cases(args: &AbArgs) -> miette::Result<Vec<Case>> {

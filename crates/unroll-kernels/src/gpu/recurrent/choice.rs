@@ -113,7 +113,8 @@ pub(crate) fn findings() -> Vec<String> {
         let (cell, batch, hidden) = (key.cell, key.batch, key.hidden);
         let pass = if key.pass == Pass::Forward { "forward" } else { "backward" };
         let ways = ways.collect::<Vec<_>>().join("; ");
-        format!("{cell} {pass} B={batch} H={hidden}: {}, of {ways}", found.best)
+        let rounding = if key.tf32 { " tf32" } else { "" };
+        format!("{cell} {pass} B={batch} H={hidden}{rounding}: {}, of {ways}", found.best)
     };
     measured.iter().map(line).collect()
 }
