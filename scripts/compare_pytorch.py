@@ -282,6 +282,7 @@ def measure(case, unroll, torch, options):
         "torch_events_s": middle(events), "candle_s": middle(candle), "form": ours[0]["form"],
         "ours_peak_bytes": ours[0]["peak_bytes"], "torch_peak_bytes": torch_peak,
         "gpu": ours[0]["gpu"], "driver": ours[0]["driver"],
+        "ways": [line for one in ours for line in one.get("recurrent_ways", [])],
     }
 
 
@@ -431,6 +432,11 @@ def main():
         cells = [row["name"], row["mode"], row["precision"], shape, row["form"], milliseconds(row["ours_s"])]
         cells += [milliseconds(row["torch_s"]), ratio, milliseconds(row["candle_s"])]
         text += "| " + " | ".join(cells) + " |\n"
+    # With UNROLL_GPU_RECURRENT=tuned.
+    ways = sorted({line for row in rows for line in row["ways"]})
+    if ways:
+        text += "\n## Ways of recurrent layers, the fastest first, in microseconds per step\n\n"
+        text += "".join(f"- {line}\n" for line in ways)
     (options.out / "compare_pytorch.md").write_text(text)
     print("\n" + text.split("\n## All shapes")[0])
     print(f"Tables: {options.out}/compare_pytorch.csv, .md")

@@ -22,19 +22,18 @@ fn cuda() {
         (None, Some(home)) => PathBuf::from(home).join("bin/nvcc"),
         (None, None) => PathBuf::from("nvcc"),
     };
-    let out =
-        PathBuf::from(std::env::var_os("OUT_DIR").unwrap_or_default()).join("recurrent.fatbin");
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").unwrap_or_default()).join("kernels.fatbin");
     let status = Command::new(&nvcc)
         .args(["-std=c++17", "-O3", "-fatbin", "--compress-mode=size"])
         .args(["-gencode", "arch=compute_90,code=sm_90"])
         .args(["-gencode", "arch=compute_90,code=compute_90"])
         .arg("-o")
         .arg(&out)
-        .arg("cuda/recurrent.cu")
+        .arg("cuda/kernels.cu")
         .status();
     match status {
         Ok(status) if status.success() => {}
-        Ok(status) => panic!("{} does not compile cuda/recurrent.cu: {status}", nvcc.display()),
+        Ok(status) => panic!("{} does not compile cuda/kernels.cu: {status}", nvcc.display()),
         Err(error) => panic!(
             "the feature cuda needs nvcc, and {} does not run: {error}; scripts/build_cuda.sh installs one",
             nvcc.display()

@@ -283,12 +283,16 @@ impl EncoderDecoder {
                 (projections.queries(states)?, keys, values, softmax::scale(head_size))
             }
         };
-        let fused = softmax::may_fuse(form, self.dtype(), self.device());
+        let (dtype, device) = (self.dtype(), self.device());
+        let size = queries.dim(3)?.max(values.dim(3)?);
+        let fused = softmax::may_attend(form, dtype, device, size);
         let attended = cross::Memory { keys: &keys, values: &values, lengths: memory.lengths };
         let (context, weights) = match &self.attention {
-            Attention::Scored(score) if !score.is_product() => {
-                attended.weigh(&score.pairs(&queries, &keys, fused)?, None, keep)?
-            }
+            Attention::Scored(score) if !score.is_product() => attended.weigh(
+                &score.pairs(&queries, &keys, softmax::may_fuse(form, dtype, device))?,
+                None,
+                keep,
+            )?,
             _ => attended.attend(&queries, scale, None, (fused, keep))?,
         };
         let context = match &self.attention {

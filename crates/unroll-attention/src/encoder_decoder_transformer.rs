@@ -312,8 +312,9 @@ impl EncoderDecoderTransformer {
         let steps = args.state.map_or(0, State::steps);
         let past = memories(&layout, true, args.state, batch)?;
         let pass = self.pass(true, args, steps)?;
-        let fused = softmax::may_fuse(args.form, self.dtype(), self.device());
-        let (scale, dropout) = (softmax::scale(config.head_size()), self.config.dropout);
+        let head_size = config.head_size();
+        let fused = softmax::may_attend(args.form, self.dtype(), self.device(), head_size);
+        let (scale, dropout) = (softmax::scale(head_size), self.config.dropout);
         let mut x = self.target_embedding.apply(args.input, steps)?;
         let mut present = Vec::with_capacity(self.decoder.len());
         let mut attention = None;

@@ -291,8 +291,9 @@ impl FusedEncoders {
         let queries = projections.queries(states)?;
         let (keys, values) = projections.keys_and_values(&other.states)?;
         let memory = Memory { keys: &keys, values: &values, lengths: other.lengths };
-        let scale = softmax::scale(self.config.hidden_size / self.config.num_heads);
-        let fused = softmax::may_fuse(form, self.dtype(), self.device());
+        let head_size = self.config.hidden_size / self.config.num_heads;
+        let scale = softmax::scale(head_size);
+        let fused = softmax::may_attend(form, self.dtype(), self.device(), head_size);
         let (context, weights) = memory.attend(&queries, scale, None, (fused, keep))?;
         Ok((projections.merge(&context)?, weights))
     }

@@ -180,10 +180,11 @@ impl<'a> Pass<'a> {
     ) -> Result<Self> {
         let cached = config.pattern().map_or(0, |pattern| pattern.cached(steps));
         let fused = softmax::may_fuse(args.form, dtype, device);
+        let attends = softmax::may_attend(args.form, dtype, device, config.head_size());
         let drops = matches!(args.mode, Mode::Train(_)) && config.attention_dropout > 0.0;
         let core = match config.pattern() {
             // The weights exist only in the reference form.
-            Some(pattern) if fused && !drops && !args.attention => {
+            Some(pattern) if attends && !drops && !args.attention => {
                 Core::Softmax(Softmax::Fused(Visible::new(pattern, cached, args.lengths)))
             }
             Some(pattern) => Core::Softmax(Softmax::Reference(Plan::new(
@@ -409,8 +410,9 @@ impl SelfAttention {
                 let values = memory::with_past(past.map(|p| &p.1), &values, 2)?;
                 let sizes = (pattern.cached(steps), seq_len);
                 let tensors = (&queries, &keys, &values);
+                let head_size = self.config.head_size();
                 let visible = Visible::last(pattern, sizes, lengths)
-                    .filter(|_| softmax::may_fuse(form, dtype, device));
+                    .filter(|_| softmax::may_attend(form, dtype, device, head_size));
                 match visible {
                     Some(visible) => {
                         let scale = softmax::scale(self.config.head_size());

@@ -79,6 +79,11 @@ pub(crate) fn may_fuse(form: Form, dtype: DType, device: &Device) -> bool {
     form == Form::Auto && unroll_kernels::supports(device, dtype)
 }
 
+/// The same for attention over heads of `size` features: also on GPUs, and in 16 bits.
+pub(crate) fn may_attend(form: Form, dtype: DType, device: &Device, size: usize) -> bool {
+    form == Form::Auto && unroll_kernels::supports_attention(device, dtype, (size, size))
+}
+
 /// `softmax(scale Q K^T + mask) V` `(B, N, T, V)` as one operation: the numbers of [`attend`] with
 /// that score and no dropout.
 pub(crate) fn attend_fused(

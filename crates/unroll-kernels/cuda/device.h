@@ -6,8 +6,9 @@
 #else
 
 #define DEVICE __device__ __forceinline__
-// One block on a multiprocessor: persistent kernels fill it.
-#define KERNEL(name) extern "C" __global__ void __launch_bounds__(256, 1) name
+// A kernel of one argument, for blocks of so many threads, so many of which a multiprocessor has room for.
+#define KERNEL(threads, blocks, name, argument) \
+    extern "C" __global__ void __launch_bounds__(threads, blocks) name(const argument)
 #define UNROLL(times) UNROLL_TEXT(unroll times)
 #define UNROLL_TEXT(text) _Pragma(#text)
 
@@ -44,6 +45,24 @@ DEVICE void team_barrier(unsigned *arrived, unsigned count) {
         __threadfence();
     }
     __syncthreads();
+}
+
+/// A number with 10 bits of mantissa.
+DEVICE float to_tf32(float value) {
+    unsigned bits;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));
+    return __uint_as_float(bits);
+}
+
+/// `c += a b` by a warp: a (16, 8) and b (8, 8) of numbers with 10 bits of mantissa, c (16, 8). Lane `4 g + t` has
+/// a at (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4), b at (t, g), (t + 4, g), and c at (g, 2 t), (g, 2 t + 1),
+/// (g + 8, 2 t), (g + 8, 2 t + 1).
+DEVICE void multiply_tiles(float (&c)[4], const float (&a)[4], const float (&b)[2]) {
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(__float_as_uint(a[0])), "r"(__float_as_uint(a[1])), "r"(__float_as_uint(a[2])),
+          "r"(__float_as_uint(a[3])), "r"(__float_as_uint(b[0])), "r"(__float_as_uint(b[1])));
 }
 
 #endif

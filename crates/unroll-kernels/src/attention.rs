@@ -1,6 +1,8 @@
 //! Scaled dot-product attention as one operation.
 
 mod blocks;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -11,8 +13,10 @@ use std::sync::OnceLock;
 use candle_core::{CpuStorage, CustomOp1, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
 
 use crate::float::Float;
+use crate::is_half;
 use crate::storage::host;
-use blocks::{Gradients, Incoming, Operand, Problem, Sizes, Statistics};
+pub(crate) use blocks::Sizes;
+use blocks::{Gradients, Incoming, Operand, Problem, Statistics};
 
 /// Which keys a query sees. Queries are the last `T` of the `S` steps that have keys: query `i`
 /// stands at the step of key `i + S - T`.
@@ -47,7 +51,8 @@ pub struct AttentionArgs<'a> {
 /// gets zeros.
 ///
 /// Memory grows with `T + S`, not `T S`: scores are computed in blocks, and again in backward
-/// (Rabe & Staats 2021; Dao 2022). Runs on `f32` and `f64` on the CPU ([`supports`](crate::supports)).
+/// (Rabe & Staats 2021; Dao 2022). Runs where [`supports_attention`](crate::supports_attention) says so; in bf16
+/// and f16, scores and sums are f32, and what comes out is rounded.
 ///
 /// # Errors
 /// When shapes, types or devices do not fit.
@@ -65,13 +70,23 @@ pub fn attention(args: &AttentionArgs<'_>) -> Result<Tensor> {
         );
     }
     let sizes = Sizes { batch, heads, queries, keys, size, value_size };
-    let op = AttentionOp::new(sizes, args.scale, args.mask, args.lengths)?;
+    let dtype = args.queries.dtype();
+    let op = AttentionOp::new(sizes, args.scale, args.mask, args.lengths, dtype)?;
     // Rows may lie anywhere, but the features of a row lie together.
-    let together = |x: &Tensor| match x.stride() {
-        [.., 1] => Ok(x.clone()),
-        _ => x.contiguous(),
+    let together = |x: &Tensor| {
+        let x = widened(x)?;
+        match x.stride() {
+            [.., 1] => Ok(x),
+            _ => x.contiguous(),
+        }
     };
-    together(args.queries)?.apply_op3(&together(args.keys)?, &together(args.values)?, op)
+    let (keys, values) = (together(args.keys)?, together(args.values)?);
+    together(args.queries)?.apply_op3(&keys, &values, op)?.to_dtype(dtype)
+}
+
+/// In f32 where there are but 16 bits.
+fn widened(x: &Tensor) -> Result<Tensor> {
+    if is_half(x.dtype()) { x.to_dtype(DType::F32) } else { Ok(x.clone()) }
 }
 
 /// Attention of a sequence over itself from `packed` `(B, T, 3H)`: queries, keys and values one after
@@ -94,19 +109,29 @@ pub fn self_attention(
     }
     let size = features / (3 * heads);
     let sizes = Sizes { batch, heads, queries: steps, keys: steps, size, value_size: size };
-    let op = AttentionOp::new(sizes, scale, mask, lengths)?;
-    packed.contiguous()?.apply_op1(PackedOp(op))
+    let op = AttentionOp::new(sizes, scale, mask, lengths, packed.dtype())?;
+    widened(packed)?.contiguous()?.apply_op1(PackedOp(op))?.to_dtype(packed.dtype())
 }
 
 /// The operation behind [`attention`].
 struct AttentionOp {
     problem: Problem,
-    /// A [`Statistics`] of the element type, from forward.
+    /// Whether what is attended has 16 bits. Products on a GPU may then round what they read to TF32, which has
+    /// more.
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "for GPUs"))]
+    half: bool,
+    /// From forward: a [`Statistics`] of the element type, on a GPU its buffer.
     statistics: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 impl AttentionOp {
-    fn new(sizes: Sizes, scale: f64, mask: Mask, lengths: Option<&[usize]>) -> Result<Self> {
+    fn new(
+        sizes: Sizes,
+        scale: f64,
+        mask: Mask,
+        lengths: Option<&[usize]>,
+        dtype: DType,
+    ) -> Result<Self> {
         if let Some(lengths) = lengths
             && (lengths.len() != sizes.batch || lengths.iter().any(|&l| l > sizes.keys))
         {
@@ -120,7 +145,8 @@ impl AttentionOp {
             bail!("a window of 0 keys");
         }
         let lengths = lengths.map(<[usize]>::to_vec);
-        Ok(Self { problem: Problem { sizes, mask, lengths, scale }, statistics: OnceLock::new() })
+        let problem = Problem { sizes, mask, lengths, scale };
+        Ok(Self { problem, half: is_half(dtype), statistics: OnceLock::new() })
     }
 
     fn forward<F: Float>(&self, operands: [Operand<'_, F>; 3]) -> Vec<F> {
@@ -207,6 +233,19 @@ impl CustomOp3 for AttentionOp {
         Ok((storage, Shape::from((batch, heads, queries, value_size))))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        s1: &candle_core::CudaStorage,
+        l1: &Layout,
+        s2: &candle_core::CudaStorage,
+        l2: &Layout,
+        s3: &candle_core::CudaStorage,
+        l3: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        self.on_gpu([(s1, l1), (s2, l2), (s3, l3)])
+    }
+
     fn bwd(
         &self,
         arg1: &Tensor,
@@ -216,6 +255,11 @@ impl CustomOp3 for AttentionOp {
         grad_res: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let args = [arg1, arg2, arg3];
+        #[cfg(feature = "cuda")]
+        if let candle_core::Device::Cuda(device) = arg1.device() {
+            let [queries, keys, values] = self.gradients_on_gpu(device, args, res, grad_res)?;
+            return Ok((Some(queries), Some(keys), Some(values)));
+        }
         match arg1.dtype() {
             DType::F32 => self.gradients::<f32>(args, res, grad_res),
             DType::F64 => self.gradients::<f64>(args, res, grad_res),
@@ -292,7 +336,20 @@ impl CustomOp1 for PackedOp {
         Ok((storage, Shape::from((batch, queries, heads * size))))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        storage: &candle_core::CudaStorage,
+        layout: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        self.on_gpu(storage, layout)
+    }
+
     fn bwd(&self, arg: &Tensor, res: &Tensor, grad_res: &Tensor) -> Result<Option<Tensor>> {
+        #[cfg(feature = "cuda")]
+        if let candle_core::Device::Cuda(device) = arg.device() {
+            return Ok(Some(self.gradients_on_gpu(device, arg, res, grad_res)?));
+        }
         match arg.dtype() {
             DType::F32 => Ok(Some(self.gradients::<f32>(arg, res, grad_res)?)),
             DType::F64 => Ok(Some(self.gradients::<f64>(arg, res, grad_res)?)),

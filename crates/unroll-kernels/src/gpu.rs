@@ -4,6 +4,8 @@
 
 use candle_core::Device;
 
+#[cfg(any(feature = "cuda", test))]
+pub(crate) mod attention;
 #[cfg(feature = "cuda")]
 #[path = "gpu/cuda.rs"]
 mod driver;
@@ -11,7 +13,8 @@ mod driver;
 #[path = "gpu/none.rs"]
 mod driver;
 #[cfg(any(feature = "cuda", test))]
-#[path = "gpu/recurrent/mod.rs"]
+pub(crate) mod machine;
+#[cfg(any(feature = "cuda", test))]
 pub(crate) mod recurrent;
 
 /// Why a GPU cannot be used.
@@ -72,7 +75,7 @@ pub fn set_tf32(on: bool) {
 
 /// Whether f32 products on GPUs round their inputs to TF32.
 pub fn tf32() -> bool {
-    candle_core::cuda::gemm_reduced_precision_f32()
+    cfg!(feature = "cuda") && candle_core::cuda::gemm_reduced_precision_f32()
 }
 
 /// What tuning of recurrent layers (`UNROLL_GPU_RECURRENT=tuned`) found so far: one line for each layer and

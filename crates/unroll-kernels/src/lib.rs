@@ -60,18 +60,45 @@ pub fn supports(device: &Device, dtype: DType) -> bool {
 }
 
 /// Whether [`layer`] runs a cell on this device and type: as [`supports`], and in f32 on GPUs, except a GRU
-/// that resets before its product. `UNROLL_GPU_RECURRENT=candle` leaves GPUs to candle's operations.
+/// that resets before its product. `UNROLL_GPU_RECURRENT=candle` leaves GPUs to candle's operations. bf16 and
+/// f16 run where f32 does.
 pub fn supports_layer(device: &Device, dtype: DType, kind: CellKind) -> bool {
+    let dtype = if is_half(dtype) { DType::F32 } else { dtype };
     supports(device, dtype) || supports_layer_on_gpu(device, dtype, kind)
+}
+
+/// Whether a type has 16 bits.
+fn is_half(dtype: DType) -> bool {
+    matches!(dtype, DType::BF16 | DType::F16)
+}
+
+/// Whether [`attention`] runs heads of so many features (of queries and keys, and of values) on this device and
+/// type: as [`supports`], in f32 on GPUs up to 128 features, and in bf16 and f16 where f32 does.
+/// `UNROLL_GPU_ATTENTION=candle` leaves GPUs to candle's operations.
+pub fn supports_attention(
+    device: &Device,
+    dtype: DType,
+    (size, value_size): (usize, usize),
+) -> bool {
+    static CANDLE: OnceLock<bool> = OnceLock::new();
+    let candle = || *CANDLE.get_or_init(|| is_candle("UNROLL_GPU_ATTENTION"));
+    let dtype = if is_half(dtype) { DType::F32 } else { dtype };
+    let fits = (1..=GPU_FEATURES).contains(&size.max(value_size));
+    let on_gpu = device.is_cuda() && dtype == DType::F32 && fits;
+    supports(device, dtype) || (on_gpu && enabled() && !candle())
+}
+
+/// Most features of a head for which there are GPU kernels.
+const GPU_FEATURES: usize = 128;
+
+/// Whether an environment variable says `candle`.
+fn is_candle(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|value| value == "candle")
 }
 
 fn supports_layer_on_gpu(device: &Device, dtype: DType, kind: CellKind) -> bool {
     static CANDLE: OnceLock<bool> = OnceLock::new();
-    let candle = || {
-        *CANDLE.get_or_init(|| {
-            std::env::var_os("UNROLL_GPU_RECURRENT").is_some_and(|value| value == "candle")
-        })
-    };
+    let candle = || *CANDLE.get_or_init(|| is_candle("UNROLL_GPU_RECURRENT"));
     let known = !matches!(kind, CellKind::Gru(GruReset::Before, _));
     device.is_cuda() && dtype == DType::F32 && known && enabled() && !candle()
 }

@@ -18,6 +18,7 @@ use candle_core::{
 use crate::buffers::{Dims, TimeOrder};
 use crate::fused::{self, Call, Wanted};
 use crate::gru::Gru;
+use crate::is_half;
 use crate::isa::Isa;
 use crate::lstm::Lstm;
 use crate::real::Real;
@@ -56,13 +57,19 @@ pub(crate) fn apply(
         layer.probe_hidden,
         layer.probe_cell,
     ];
-    let input = layer.input.contiguous()?;
+    let dtype = layer.input.dtype();
+    let half = is_half(dtype);
+    let widened = |tensor: &Tensor| match half {
+        true => tensor.to_dtype(DType::F32)?.contiguous(),
+        false => tensor.contiguous(),
+    };
+    let input = widened(layer.input)?;
     let slots = Arc::<Mutex<Slots>>::default();
     let mut kept: [Option<Tensor>; PARTS] = Default::default();
     let mut joined = Tensor::zeros(1, input.dtype(), input.device())?;
     for (index, part) in parts.into_iter().enumerate() {
         let Some(part) = part else { continue };
-        let part = part.contiguous()?;
+        let part = widened(part)?;
         if part.track_op() {
             joined = joined.apply_op2(&part, Join { slots: slots.clone(), index })?;
         }
@@ -75,13 +82,14 @@ pub(crate) fn apply(
         isa,
         parts: kept,
         keep: input.track_op() || joined.track_op(),
+        half,
         slots: slots.clone(),
     };
     let output = input.apply_op2(&joined, operation)?;
-    let last = |index| output.apply_op1(LastState { slots: slots.clone(), index });
+    let last = |index| output.apply_op1(LastState { slots: slots.clone(), index })?.to_dtype(dtype);
     let hidden = last(0)?;
     let cell = if layer.kind == CellKind::Lstm { Some(last(1)?) } else { None };
-    Ok(LayerOutput { output, hidden, cell })
+    Ok(LayerOutput { output: output.to_dtype(dtype)?, hidden, cell })
 }
 
 /// What passes beside the graph between the nodes of one layer.
@@ -340,6 +348,10 @@ struct Operation {
     parts: [Option<Tensor>; PARTS],
     /// Whether anything asks for gradients.
     keep: bool,
+    /// Whether the layer's own type has 16 bits. Products on a GPU may then round what they read to TF32,
+    /// which has more.
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "for GPUs"))]
+    half: bool,
     slots: Arc<Mutex<Slots>>,
 }
 

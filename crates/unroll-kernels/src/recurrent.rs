@@ -96,7 +96,8 @@ pub struct LayerOutput {
     pub cell: Option<Tensor>,
 }
 
-/// Runs a layer over the whole sequence as one node of the graph.
+/// Runs a layer over the whole sequence as one node of the graph. In bf16 and f16, states and sums are f32 from
+/// the first step to the last; what comes out is rounded.
 ///
 /// # Errors
 /// When shapes, types or devices do not fit.

@@ -10,12 +10,12 @@
 
 thread_local Dim threadIdx, blockIdx, blockDim, gridDim;
 
-#include "recurrent.cu"
+#include "kernels.cu"
 
 namespace {
 
-std::map<std::string, void (*)(const Sequence)> &kernels() {
-    static std::map<std::string, void (*)(const Sequence)> known;
+std::map<std::string, std::pair<size_t, Kernel>> &kernels() {
+    static std::map<std::string, std::pair<size_t, Kernel>> known;
     return known;
 }
 
@@ -37,14 +37,14 @@ struct Fiber {
 
 /// One launch.
 struct Launch {
-    void (*kernel)(const Sequence);
-    Sequence arguments;
+    const Kernel *kernel;
+    const void *arguments;
     unsigned threads, cluster;
     size_t shared_bytes;
     std::vector<Fiber> fibers;
     std::vector<std::vector<unsigned char>> shared;
     std::vector<Barrier> blocks, clusters, warps;
-    std::vector<float> lanes;
+    std::vector<float> lanes, tiles;
     ucontext_t scheduler;
     size_t current = 0, left = 0;
     uint64_t order = 0;
@@ -69,7 +69,7 @@ void wait_at(Barrier &barrier, unsigned count) {
 }
 
 void run_fiber() {
-    launch->kernel(launch->arguments);
+    (*launch->kernel)(launch->arguments);
     launch->fibers[launch->current].done = true;
     launch->progress = true;
     yield();
@@ -77,7 +77,7 @@ void run_fiber() {
 
 }  // namespace
 
-Known::Known(const char *name, void (*kernel)(const Sequence)) { kernels()[name] = kernel; }
+void make_known(const char *name, size_t size, Kernel kernel) { kernels()[name] = {size, std::move(kernel)}; }
 
 float *shared_memory() {
     return reinterpret_cast<float *>(launch->shared[blockIdx.y * gridDim.x + blockIdx.x].data() + GUARD);
@@ -107,6 +107,32 @@ float __shfl_xor_sync(unsigned, float value, int mask) {
     return other;
 }
 
+float to_tf32(float value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, 4);
+    bits = (bits + 0x1000) & ~0x1fffu;
+    std::memcpy(&value, &bits, 4);
+    return value;
+}
+
+void multiply_tiles(float (&c)[4], const float (&a)[4], const float (&b)[2]) {
+    const size_t warp = launch->warp();
+    float(*tiles)[6] = reinterpret_cast<float(*)[6]>(&launch->tiles[warp * 32 * 6]);
+    const unsigned lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    for (int i = 0; i < 6; i++) {
+        // The hardware reads no more bits than these: a number with more is an error of the kernel's.
+        const float value = i < 4 ? a[i] : b[i - 4];
+        tiles[lane][i] = to_tf32(value) == value ? value : NAN;
+    }
+    wait_at(launch->warps[warp], 32);
+    const auto left = [&](unsigned row, unsigned k) { return tiles[row % 8 * 4 + k % 4][row / 8 + k / 4 * 2]; };
+    const auto right = [&](unsigned k, unsigned column) { return tiles[column * 4 + k % 4][4 + k / 4]; };
+    for (int i = 0; i < 4; i++) {
+        for (unsigned k = 0; k < 8; k++) c[i] += left(g + i / 2 * 8, k) * right(k, 2 * t + i % 2);
+    }
+    wait_at(launch->warps[warp], 32);
+}
+
 void team_barrier(unsigned *arrived, unsigned count) {
     __syncthreads();
     if (threadIdx.x == 0) {
@@ -124,11 +150,10 @@ extern "C" const char *unroll_emulate(const char *name, unsigned grid_x, unsigne
                                       uint64_t seed) {
     const auto kernel = kernels().find(name);
     if (kernel == kernels().end()) return "there is no such kernel";
-    if (size != sizeof(Sequence)) return "the arguments have another size";
+    if (size != kernel->second.first) return "the arguments have another size";
     if (threads % 32 != 0 || cluster == 0 || grid_x % cluster != 0) return "the launch is not in whole warps or clusters";
     Launch run;
-    run.kernel = kernel->second;
-    std::memcpy(&run.arguments, arguments, size);
+    run.kernel = &kernel->second.second, run.arguments = arguments;
     run.threads = threads, run.cluster = cluster, run.shared_bytes = shared_bytes;
     const unsigned blocks = grid_x * grid_y;
     // Bytes that are not a number when read as one.
@@ -138,7 +163,7 @@ extern "C" const char *unroll_emulate(const char *name, unsigned grid_x, unsigne
         std::memset(memory.data() + GUARD + shared_bytes, UNTOUCHED, GUARD);
     }
     run.blocks.resize(blocks), run.clusters.resize(blocks / cluster + 1), run.warps.resize(blocks * (threads / 32));
-    run.lanes.resize(run.warps.size() * 32);
+    run.lanes.resize(run.warps.size() * 32), run.tiles.resize(run.warps.size() * 32 * 6);
     run.fibers.resize(static_cast<size_t>(blocks) * threads);
     launch = &run;
     blockDim = {threads, 1, 1}, gridDim = {grid_x, grid_y, 1};

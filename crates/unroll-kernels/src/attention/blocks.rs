@@ -21,15 +21,15 @@ const ENOUGH_TASKS: usize = 16;
 
 /// Sizes of an attention.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Sizes {
-    pub(super) batch: usize,
-    pub(super) heads: usize,
-    pub(super) queries: usize,
-    pub(super) keys: usize,
+pub(crate) struct Sizes {
+    pub(crate) batch: usize,
+    pub(crate) heads: usize,
+    pub(crate) queries: usize,
+    pub(crate) keys: usize,
     /// Features of queries and keys.
-    pub(super) size: usize,
+    pub(crate) size: usize,
     /// Features of values.
-    pub(super) value_size: usize,
+    pub(crate) value_size: usize,
 }
 
 impl Sizes {

@@ -10,8 +10,9 @@ use super::{
     AnySaved, BIAS_HH, BIAS_IH, CELL, HIDDEN, Join, LastState, Operation, PARTS, PROBE_CELL,
     PROBE_HIDDEN, State, WEIGHT_HH, WEIGHT_IH, lock,
 };
+use crate::gpu::machine::{Place, cuda::Gpu};
 use crate::gpu::recurrent as gpu;
-use crate::gpu::recurrent::{Arguments, Incoming, Lengths, Place, Wanted, cuda::Gpu};
+use crate::gpu::recurrent::{Arguments, Incoming, Lengths, Wanted};
 
 fn values<'a>(storage: &'a CudaStorage, layout: &Layout) -> Result<(&'a CudaSlice<f32>, usize)> {
     match (layout.contiguous_offsets(), storage.dtype()) {
@@ -95,7 +96,7 @@ impl Operation {
 
     pub(super) fn on_gpu(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
         let device = x.device();
-        let gpu = Gpu::new(device)?;
+        let gpu = Gpu::new(device, self.half)?;
         let (slice, offset) = values(x, layout)?;
         let result =
             self.with_places(&gpu, gpu.place_of(slice, offset), |args| gpu::forward(&gpu, args))?;
@@ -116,7 +117,7 @@ impl Operation {
         let candle_core::Device::Cuda(device) = x.device() else {
             bail!("the recurrent operation's input is not on a GPU")
         };
-        let gpu = Gpu::new(device)?;
+        let gpu = Gpu::new(device, self.half)?;
         let (saved, last) = {
             let mut slots = lock(&self.slots);
             (slots.saved.take(), std::mem::take(&mut slots.last_gradients))

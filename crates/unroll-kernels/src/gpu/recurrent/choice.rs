@@ -12,8 +12,8 @@ use std::sync::{Mutex, PoisonError};
 use candle_core::{Result, bail};
 
 use super::host::{self, Arguments, Forward, Gradients, Incoming, Kept, Wanted};
-use super::machine::Machine;
-use super::plan::{Exchange, Limits, Pass, Plan, Request, Way, cost_of_steps};
+use super::plan::{Exchange, Pass, Plan, Request, Way, cost_of_steps};
+use crate::gpu::machine::{Limits, Machine};
 
 /// How often a way is timed; the least counts.
 const TIMES: usize = 3;
@@ -193,7 +193,7 @@ fn choose<M: Machine>(
     if policy != Policy::Tuned {
         return Ok(decide(policy, args, pass, machine.limits()));
     }
-    let (batch, hidden, tf32) = (args.shape.batch, args.shape.hidden, crate::gpu::tf32());
+    let (batch, hidden, tf32) = (args.shape.batch, args.shape.hidden, machine.tf32());
     let key = Key { device: machine.name(), cell: args.cell.name, pass, batch, hidden, tf32 };
     let mut measured = MEASURED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(found) = measured.get(&key) {

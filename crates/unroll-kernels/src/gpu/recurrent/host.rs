@@ -2,9 +2,9 @@
 
 use candle_core::{Result, bail};
 
-use super::launch::{Cell, Launch, Place, Sequence, Together};
-use super::machine::{Factor, Machine, Product};
+use super::launch::{Cell, Sequence};
 use super::plan::{Exchange, Pass, Plan, THREADS, Way};
+use crate::gpu::machine::{Factor, Launch, Machine, Place, Product, Together};
 
 /// Rows that one block sums in the first pass over a column.
 const SUMMED_ROWS: usize = 128;

@@ -1,21 +1,7 @@
 //! What the kernels are given.
 
+use crate::gpu::machine::{Argument, Place};
 use crate::recurrent::{CellKind, GruReset, GruUpdate, Nonlinearity};
-
-/// An address in a device's memory: of 32-bit numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(transparent)]
-pub(crate) struct Place(pub(crate) u64);
-
-impl Place {
-    /// Nothing.
-    pub(crate) const NULL: Self = Self(0);
-
-    /// `count` numbers further.
-    pub(crate) fn offset(self, count: usize) -> Self {
-        Self(self.0 + 4 * count as u64)
-    }
-}
 
 /// The same fields in the same order as `Sequence` in cuda/sequence.h, which tells what they are.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +39,8 @@ pub(crate) struct Sequence {
     pub(crate) first_row: i32,
     pub(crate) step: i32,
 }
+
+impl Argument for Sequence {}
 
 impl Sequence {
     /// Nothing of anything.
@@ -92,27 +80,6 @@ impl Sequence {
             step: 0,
         }
     }
-}
-
-/// One launch of a kernel.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Launch {
-    pub(crate) kernel: String,
-    pub(crate) grid: (u32, u32),
-    pub(crate) threads: u32,
-    pub(crate) shared_bytes: usize,
-    pub(crate) together: Together,
-}
-
-/// Which blocks of a launch must run at the same time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Together {
-    /// None.
-    Any,
-    /// Clusters of so many.
-    Clusters(u32),
-    /// All.
-    All,
 }
 
 /// What the kernels know of a cell.

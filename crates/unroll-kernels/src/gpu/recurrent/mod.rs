@@ -6,19 +6,14 @@
 //! blocks, which exchange through global memory. Backward likewise, and then the gradients of weights and
 //! input as one product each.
 //!
-//! All of this is written for a [`Machine`](machine::Machine): a GPU, or in tests an emulation that runs
+//! All of this is written for a [`Machine`](super::machine::Machine): a GPU, or in tests an emulation that runs
 //! the same kernels on a processor. The kernels are in `cuda/`.
 
 mod choice;
 mod host;
 mod launch;
-mod machine;
 mod plan;
 
-#[cfg(feature = "cuda")]
-pub(crate) mod cuda;
-#[cfg(test)]
-mod emulated;
 #[cfg(test)]
 mod tests;
 
@@ -27,5 +22,5 @@ pub(crate) use choice::findings;
 pub(crate) use {
     choice::{backward, forward},
     host::{Arguments, Incoming, Kept, Lengths, Shape, Wanted},
-    launch::{Cell, Place},
+    launch::Cell,
 };

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::launch::Cell;
+use crate::gpu::machine::Limits;
 
 /// Threads of a block: `KERNEL` in cuda/device.h allows no more.
 pub(crate) const THREADS: usize = 256;
@@ -10,17 +11,6 @@ pub(crate) const THREADS: usize = 256;
 const PAIRS: usize = 4;
 /// Rows of a tile for which there are kernels.
 const TILES: [usize; 3] = [4, 8, 16];
-
-/// What a device offers to persistent kernels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Limits {
-    /// Multiprocessors.
-    pub(crate) multiprocessors: usize,
-    /// Bytes of shared memory that a block can have.
-    pub(crate) shared_bytes: usize,
-    /// Blocks in a cluster.
-    pub(crate) cluster: usize,
-}
 
 /// Forward or backward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -5,11 +5,11 @@ use proptest::prelude::*;
 use unroll_kernels_emulation as emulation;
 
 use super::choice::{Policy, backward_by, findings, forward_by, ways};
-use super::emulated::{Emulated, Memory};
 use super::host::{self, Arguments, Forward, Gradients, Incoming, Kept, Lengths, Shape, Wanted};
-use super::launch::{Cell, Place};
-use super::machine::Machine;
-use super::plan::{Exchange, Limits, Pass, Plan, Request, Way};
+use super::launch::Cell;
+use super::plan::{Exchange, Pass, Plan, Request, Way};
+use crate::gpu::machine::emulated::{Emulated, Memory};
+use crate::gpu::machine::{Limits, Machine, Place};
 use crate::recurrent::{CellKind, GruReset, GruUpdate, Layer, Nonlinearity, layer};
 use crate::testing::{draw, list};
 

@@ -1,9 +1,61 @@
 //! What runs kernels and products.
 
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
+#[cfg(test)]
+pub(crate) mod emulated;
+
 use candle_core::Result;
 
-use super::launch::{Launch, Place, Sequence};
-use super::plan::Limits;
+/// An address in a device's memory: of 32-bit numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(transparent)]
+pub(crate) struct Place(pub(crate) u64);
+
+impl Place {
+    /// Nothing.
+    pub(crate) const NULL: Self = Self(0);
+
+    /// `count` numbers further.
+    pub(crate) fn offset(self, count: usize) -> Self {
+        Self(self.0 + 4 * count as u64)
+    }
+}
+
+/// What a device offers to persistent kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// Multiprocessors.
+    pub(crate) multiprocessors: usize,
+    /// Bytes of shared memory that a block can have.
+    pub(crate) shared_bytes: usize,
+    /// Blocks in a cluster.
+    pub(crate) cluster: usize,
+}
+
+/// One launch of a kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Launch {
+    pub(crate) kernel: String,
+    pub(crate) grid: (u32, u32),
+    pub(crate) threads: u32,
+    pub(crate) shared_bytes: usize,
+    pub(crate) together: Together,
+}
+
+/// Which blocks of a launch must run at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Together {
+    /// None.
+    Any,
+    /// Clusters of so many.
+    Clusters(u32),
+    /// All.
+    All,
+}
+
+/// A structure that a kernel takes: laid out as C does, without padding.
+pub(crate) trait Argument: Copy {}
 
 /// A device with its memory. Work is done in the order in which it is asked for, perhaps later.
 pub(crate) trait Machine {
@@ -29,10 +81,15 @@ pub(crate) trait Machine {
     fn multiply(&self, product: &Product) -> Result<()>;
 
     /// Runs a kernel.
-    fn launch(&self, launch: &Launch, arguments: &Sequence) -> Result<()>;
+    fn launch<A: Argument>(&self, launch: &Launch, argument: &A) -> Result<()>;
 
     /// Tells devices apart.
     fn name(&self) -> String;
+
+    /// Whether products round what they read to TF32.
+    fn tf32(&self) -> bool {
+        false
+    }
 
     /// The numbers in memory, when all work is done.
     fn read(&self, buffer: &Self::Buffer) -> Result<Vec<f32>>;

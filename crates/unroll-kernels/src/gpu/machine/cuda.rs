@@ -10,12 +10,10 @@ use candle_core::cuda_backend::cudarc::driver::{CudaGraph, CudaSlice, DevicePtr}
 use candle_core::cuda_backend::{CudaDevice, DeviceId, WrapErr};
 use candle_core::{Result, bail};
 
-use super::launch::{Launch, Place, Sequence, Together};
-use super::machine::{Factor, Machine, Product};
-use super::plan::Limits;
+use super::{Argument, Factor, Launch, Limits, Machine, Place, Product, Together};
 
 /// The kernels, compiled for the architectures that build.rs names.
-static KERNELS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/recurrent.fatbin"));
+static KERNELS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kernels.fatbin"));
 
 /// Lists of work that are kept to be done again.
 const GRAPHS: usize = 16;
@@ -25,6 +23,7 @@ const GRAPHS: usize = 16;
 pub(crate) struct Gpu {
     device: CudaDevice,
     loaded: Arc<Loaded>,
+    tf32: bool,
 }
 
 /// What is kept of a device while the process lives.
@@ -72,8 +71,8 @@ fn answered(asked: &str, answer: CUresult) -> Result<()> {
 }
 
 impl Gpu {
-    /// The kernels on a device, loaded once.
-    pub(crate) fn new(device: &CudaDevice) -> Result<Self> {
+    /// The kernels on a device, loaded once. Products round to TF32 where the process lets them, and if `half`.
+    pub(crate) fn new(device: &CudaDevice, half: bool) -> Result<Self> {
         static LOADED: LazyLock<Mutex<HashMap<DeviceId, Arc<Loaded>>>> =
             LazyLock::new(Mutex::default);
         let mut all = lock(&LOADED);
@@ -85,7 +84,7 @@ impl Gpu {
                 loaded
             }
         };
-        Ok(Self { device: device.clone(), loaded })
+        Ok(Self { device: device.clone(), loaded, tf32: half || crate::gpu::tf32() })
     }
 
     pub(crate) fn device(&self) -> &CudaDevice {
@@ -125,8 +124,9 @@ impl Gpu {
             answered(&launch.kernel, answer)
         };
         use sys::CUfunction_attribute_enum as Attribute;
-        if launch.together != Together::Any {
-            let most = self.loaded.limits.map_or(0, |limits| limits.shared_bytes);
+        // What every block may have without asking for more.
+        if launch.together != Together::Any || launch.shared_bytes > 48 << 10 {
+            let most = self.loaded.limits.map_or(launch.shared_bytes, |limits| limits.shared_bytes);
             set(Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, most)?;
         }
         if matches!(launch.together, Together::Clusters(_)) {
@@ -166,7 +166,7 @@ impl Loaded {
         #[allow(unsafe_code)]
         // SAFETY: a whole image in static memory; the context is current.
         let answer = unsafe { sys::cuModuleLoadData(&raw mut module, KERNELS.as_ptr().cast()) };
-        answered("the recurrent kernels", answer)?;
+        answered("the kernels", answer)?;
         Ok(Self {
             limits: (hopper && cooperative).then_some(limits),
             module: Handle(module),
@@ -222,7 +222,7 @@ impl Machine for Gpu {
             false => blas::cublasOperation_t::CUBLAS_OP_N,
             true => blas::cublasOperation_t::CUBLAS_OP_T,
         };
-        let compute = if crate::gpu::tf32() {
+        let compute = if self.tf32 {
             blas::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32
         } else {
             blas::cublasComputeType_t::CUBLAS_COMPUTE_32F
@@ -259,7 +259,7 @@ impl Machine for Gpu {
         answer.map_err(|error| candle_core::Error::msg(format!("a product on the GPU: {error:?}")))
     }
 
-    fn launch(&self, launch: &Launch, arguments: &Sequence) -> Result<()> {
+    fn launch<A: Argument>(&self, launch: &Launch, argument: &A) -> Result<()> {
         let stream = self.device.cuda_stream();
         stream.context().bind_to_thread().w()?;
         let function = self.function(launch)?;
@@ -291,10 +291,10 @@ impl Machine for Gpu {
             attrs: attribute.as_mut().map_or(std::ptr::null_mut(), |one| &raw mut *one),
             numAttrs: u32::from(attribute.is_some()),
         };
-        let mut arguments = *arguments;
-        let mut parameters = [(&raw mut arguments).cast::<c_void>()];
+        let mut argument = *argument;
+        let mut parameters = [(&raw mut argument).cast::<c_void>()];
         #[allow(unsafe_code)]
-        // SAFETY: the kernel's one parameter is a `Sequence`, which is copied before the call returns; its
+        // SAFETY: the kernel's one parameter is such a structure, which is copied before the call returns; its
         // places are those of memory that is alive until the stream is past here.
         let answer = unsafe {
             sys::cuLaunchKernelEx(
@@ -309,6 +309,10 @@ impl Machine for Gpu {
 
     fn name(&self) -> String {
         format!("{:?}", self.device.id())
+    }
+
+    fn tf32(&self) -> bool {
+        self.tf32
     }
 
     fn read(&self, buffer: &CudaSlice<f32>) -> Result<Vec<f32>> {
@@ -327,7 +331,7 @@ impl Machine for Gpu {
     fn recorded(&self, key: &[u64], run: &dyn Fn() -> Result<()>) -> Result<()> {
         let mut graphs = lock(&self.loaded.graphs);
         let mut key = key.to_vec();
-        key.push(u64::from(crate::gpu::tf32()));
+        key.push(u64::from(self.tf32));
         if let Some((_, graph)) = graphs.recorded.iter().find(|(known, _)| *known == key) {
             return graph.launch().w();
         }

@@ -5,9 +5,7 @@ use std::cell::Cell;
 use candle_core::{Error, Result};
 use unroll_kernels_emulation as emulation;
 
-use super::launch::{Launch, Place, Sequence, Together};
-use super::machine::{Factor, Machine, Product};
-use super::plan::Limits;
+use super::{Argument, Factor, Launch, Limits, Machine, Place, Product, Together};
 use crate::product::{Matrix, Threads, multiply};
 
 /// Around every buffer: must stay as it was.
@@ -15,7 +13,7 @@ const GUARD: usize = 64;
 const UNTOUCHED: f32 = -7.25e11;
 
 /// The machine. Its memory holds no numbers (NaN) until they are written.
-pub(super) struct Emulated {
+pub(crate) struct Emulated {
     limits: Limits,
     order: Cell<u64>,
     /// Launches since the beginning.
@@ -24,11 +22,11 @@ pub(super) struct Emulated {
 
 impl Emulated {
     /// `order` decides in which order threads run.
-    pub(super) fn new(limits: Limits, order: u64) -> Self {
+    pub(crate) fn new(limits: Limits, order: u64) -> Self {
         Self { limits, order: Cell::new(order), launches: Cell::new(0) }
     }
 
-    pub(super) fn upload(&self, values: &[f32]) -> Memory {
+    pub(crate) fn upload(&self, values: &[f32]) -> Memory {
         let mut all = vec![UNTOUCHED; GUARD];
         all.extend_from_slice(values);
         all.extend([UNTOUCHED; GUARD]);
@@ -36,17 +34,17 @@ impl Emulated {
     }
 
     /// Integers in memory for 32-bit numbers.
-    pub(super) fn upload_integers(&self, values: &[i32]) -> Memory {
+    pub(crate) fn upload_integers(&self, values: &[i32]) -> Memory {
         let bits: Vec<f32> = values.iter().map(|&value| f32::from_bits(value as u32)).collect();
         self.upload(&bits)
     }
 }
 
 /// Memory with guards around it.
-pub(super) struct Memory(Vec<f32>);
+pub(crate) struct Memory(Vec<f32>);
 
 impl Memory {
-    pub(super) fn values(&self) -> &[f32] {
+    pub(crate) fn values(&self) -> &[f32] {
         &self.0[GUARD..self.0.len() - GUARD]
     }
 }
@@ -130,11 +128,11 @@ impl Machine for Emulated {
     }
 
     #[allow(unsafe_code)]
-    fn launch(&self, launch: &Launch, arguments: &Sequence) -> Result<()> {
+    fn launch<A: Argument>(&self, launch: &Launch, argument: &A) -> Result<()> {
         self.launches.set(self.launches.get() + 1);
-        let size = size_of::<Sequence>();
+        let size = size_of::<A>();
         // SAFETY: a plain structure without padding, alive during the call.
-        let bytes = unsafe { std::slice::from_raw_parts((&raw const *arguments).cast(), size) };
+        let bytes = unsafe { std::slice::from_raw_parts((&raw const *argument).cast(), size) };
         let order = self.order.get();
         self.order.set(order.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(99));
         let launch = emulation::Launch {

@@ -1,0 +1,5 @@
+// All kernels: one image.
+
+#include "recurrent.cu"
+
+#include "attention.cu"

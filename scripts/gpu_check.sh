@@ -1,0 +1,149 @@
+#!/usr/bin/env bash
+# What a GPU has to show, in one command of at most nine minutes.
+#
+#   scripts/build_cuda.sh                      # where there is Rust: makes target/cuda/unroll
+#   scripts/gpu_check.sh [--out DIR]           # on the GPU machine, which needs neither Rust nor nvcc
+#   scripts/gpu_check.sh --sanitize            # the kernels under compute-sanitizer instead
+#   scripts/gpu_check.sh --cpu                 # the script itself, small and on the processor
+#
+# Every architecture held to the processor in f64, recurrent layers in every way they can be run, one trained trial
+# beside the same on the processor, training throughput over lengths, and layers beside cuDNN in fp32, TF32 and bf16
+# for as long as time is left (needs PyTorch for python3; the rest does without). Writes summary.md and few files
+# into DIR (target/gpu_check). The program is target/cuda/unroll or $UNROLL. Exit code 1: a part failed.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+device=cuda out= mode=check
+while [ $# -gt 0 ]; do
+    case $1 in
+        --out) out=$2; shift 2 ;;
+        --cpu) device=cpu; shift ;;
+        --sanitize) mode=sanitize; shift ;;
+        *) sed -n '2,/^set -uo/p' "$0" | sed '$d'; exit 2 ;;
+    esac
+done
+target=${CARGO_TARGET_DIR:-target}
+out=${out:-$target/gpu_check}
+built=$target/cuda/unroll
+[ $device = cpu ] && built=$target/release/unroll
+program=${UNROLL:-$built}
+[ -x "$program" ] || { echo "$program is not there: scripts/build_cuda.sh makes it, or UNROLL names another" >&2; exit 2; }
+mkdir -p "$out"
+out=$(cd "$out" && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+summary=$out/summary.md
+failed=0
+limit=530
+
+# PyTorch brings the libraries of CUDA 13.
+libraries=$(python3 - <<'PYTHON' 2>/dev/null
+import glob, os, sys
+print(":".join(d for p in sys.path for d in sorted(glob.glob(os.path.join(p, "nvidia", "*", "lib")))))
+PYTHON
+) || libraries=
+export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$libraries"
+# Kernels are chosen by measuring, while warming up.
+export UNROLL_GPU_RECURRENT=tuned
+
+say() { printf '%s\n' "$@" | tee -a "$summary"; }
+left() { echo $((limit - SECONDS)); }
+
+# part TITLE SECONDS COMMAND...: what it prints goes to $work/last, and to log.txt.
+part() {
+    local title=$1 most=$2 code=0 begin=$SECONDS
+    shift 2
+    [ "$most" -gt "$(left)" ] && most=$(left)
+    say "" "## $title" ""
+    if [ "$most" -lt 5 ]; then
+        say "Left out: no time."
+        failed=1
+        return 1
+    fi
+    timeout --kill-after=5 "$most" "$@" >"$work/last" 2>&1 || code=$?
+    { printf '\n$ %s\n' "$*"; cat "$work/last"; } >>"$out/log.txt"
+    case $code in
+        0) say "Done in $((SECONDS - begin)) s." ;;
+        124 | 137) say "NOT FINISHED in $most s." ;;
+        *) say "FAILED with exit code $code after $((SECONDS - begin)) s." ;;
+    esac
+    [ $code = 0 ] || failed=1
+    return $code
+}
+
+# The last lines of what the part before printed.
+tail_of_it() {
+    printf '\n```\n' >>"$summary"
+    tail -n "$1" "$work/last" | tee -a "$summary"
+    printf '```\n' >>"$summary"
+}
+
+: >"$summary"
+: >"$out/log.txt"
+say "# Unroll on $device"
+say "" "$("$program" --version), $(git describe --always --dirty 2>/dev/null || echo 'no revision')."
+if [ $device = cuda ]; then
+    say "" "$(nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv,noheader 2>&1)"
+fi
+
+if [ $mode = sanitize ]; then
+    limit=580
+    for tool in memcheck racecheck synccheck; do
+        for way in steps cluster grid; do
+            export UNROLL_GPU_RECURRENT=$way
+            part "$tool, way $way" 120 compute-sanitizer --tool $tool --error-exitcode 9 \
+                "$program" parity --device cuda --quick --rounding fp32 --arch rnn,gru,lstm
+            tail_of_it 6
+        done
+    done
+    exit $failed
+fi
+
+roundings=f64,fp32,tf32,bf16 quick=()
+[ $device = cpu ] && roundings=fp32 quick=(--quick --arch gru,transformer)
+part "Agreement with the processor in f64" 120 \
+    "$program" parity --device $device --rounding $roundings "${quick[@]}" --csv "$out/parity.csv"
+tail_of_it 60
+if [ $device = cuda ]; then
+    for way in candle steps cluster grid; do
+        export UNROLL_GPU_RECURRENT=$way
+        part "Recurrent layers, way: $way" 40 \
+            "$program" parity --device cuda --arch rnn,gru,lstm --rounding fp32,tf32
+        tail_of_it 8
+    done
+    export UNROLL_GPU_RECURRENT=tuned
+fi
+
+steps=1000
+[ $device = cpu ] && steps=20
+for place in cpu $device; do
+    [ "$place" = cpu ] && [ $device = cpu ] && [ -d "$work/trial-cpu" ] && continue
+    part "One trained trial on $place" 60 \
+        "$program" run experiments/quickstart.toml --device "$place" --out "$work/trial-$place" \
+        --set 'measure=["quality"]' --set 'axes.task=["adding"]' --set 'axes.arch=["lstm"]' \
+        --set 'axes.seed=[0]' --set "train.steps=$steps"
+    tail_of_it 6
+done
+
+sweep=(--set 'axes.precision=["fp32", "tf32"]')
+if [ $device = cpu ]; then
+    sweep=(--set 'axes.length=[16, 32]' --set 'axes.arch=["gru", "transformer"]'
+        --set 'throughput.min_seconds=0.01' --set 'model.hidden_size=32' --set 'model.window=8')
+fi
+part "Training throughput over lengths" 120 \
+    "$program" run experiments/gpu_throughput.toml --device $device --out "$work/sweep" "${sweep[@]}"
+tail_of_it 60
+cp "$work/sweep/tables/throughput.csv" "$work/sweep/REPORT.html" "$out/" || failed=1
+
+compare=(--device $device --program "$program" --out "$out")
+if [ $device = cpu ]; then
+    compare+=(--quick --only gru --modes infer --no-torch --no-candle --rounds 1 --seconds 0.01)
+else
+    compare+=(--precision fp32,tf32,bf16 --rounds 3 --seconds 0.1 --budget $(($(left) - 40)))
+    python3 -c 'import torch' 2>/dev/null || compare+=(--no-torch)
+fi
+part "Layers beside PyTorch" 400 python3 scripts/compare_pytorch.py "${compare[@]}"
+sed -n '/^# Unroll/,/^Tables/p' "$work/last" | tee -a "$summary"
+
+say "" "$SECONDS s in all. $([ $failed = 0 ] && echo 'Every part passed.' || echo 'SOMETHING FAILED, see above.')"
+exit $failed
