@@ -72,7 +72,7 @@ fn is_half(dtype: DType) -> bool {
     matches!(dtype, DType::BF16 | DType::F16)
 }
 
-/// Whether [`attention`] runs heads of so many features (of queries and keys, and of values) on this device and
+/// Whether [`attention()`] runs heads of so many features (of queries and keys, and of values) on this device and
 /// type: as [`supports`], in f32 on GPUs up to 128 features, and in bf16 and f16 where f32 does.
 /// `UNROLL_GPU_ATTENTION=candle` leaves GPUs to candle's operations.
 pub fn supports_attention(
