@@ -7,7 +7,7 @@
 #
 # The toolchain (nvcc 13.0 from Python wheels) goes to ~/.cache/cuda-13.0; the second time this takes
 # no time. The program finds the NVIDIA libraries when it first needs them, so it starts anywhere; on the
-# GPU machine CUDA 13 libraries (cuBLAS, cuRAND) must be on LD_LIBRARY_PATH, and CUDA_LAZY_VERBOSE=1 tells
+# GPU machine CUDA 13 libraries (cuBLAS, cuRAND; cuDNN 9 if at hand) must be on LD_LIBRARY_PATH, and CUDA_LAZY_VERBOSE=1 tells
 # which were found. Exit code 77: the toolchain cannot be installed here.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -51,8 +51,8 @@ carry() {
 }
 
 case "${1:-build}" in
-    check) cargo check --release --features cuda -p unroll --all-targets ;;
-    test) cargo test --release --features cuda -p unroll-kernels ;;
+    check) cargo check --release --features cudnn -p unroll --all-targets ;;
+    test) cargo test --release --features cudnn -p unroll-kernels ;;
     build)
         # The tables' crates are compiled without optimisation elsewhere, which makes them large; here for size.
         # Functions with the same code are kept once.
@@ -60,7 +60,7 @@ case "${1:-build}" in
         for package in $(sed -n 's/^\[profile\.release\.package\.\(polars.*\)\]/\1/p' Cargo.toml); do
             small+=(--config "profile.release.package.$package.opt-level=\"s\"")
         done
-        cargo rustc "${small[@]}" --release --features cuda -p unroll --bin unroll -- -C link-arg=-Wl,--icf=all
+        cargo rustc "${small[@]}" --release --features cudnn -p unroll --bin unroll -- -C link-arg=-Wl,--icf=all
         carry
         ;;
     *)

@@ -82,7 +82,9 @@ pub fn tf32() -> bool {
 /// pass (`lstm forward B=32 H=256: ...`, `lstm forward B=32 H=256 tf32: ...`), all ways with microseconds per
 /// step.
 pub fn recurrent_ways() -> Vec<String> {
-    #[cfg(any(feature = "cuda", test))]
+    #[cfg(feature = "cudnn")]
+    return [recurrent::findings(), recurrent::library::findings()].concat();
+    #[cfg(all(any(feature = "cuda", test), not(feature = "cudnn")))]
     return recurrent::findings();
     #[cfg(not(any(feature = "cuda", test)))]
     Vec::new()

@@ -202,6 +202,8 @@ enum AnySaved {
     F64(sequence::Saved<f64>),
     #[cfg(feature = "cuda")]
     Gpu(crate::gpu::recurrent::Kept<candle_core::cuda_backend::cudarc::driver::CudaSlice<f32>>),
+    #[cfg(feature = "cudnn")]
+    Library(crate::gpu::recurrent::library::Reserve),
 }
 
 /// Results of forward.

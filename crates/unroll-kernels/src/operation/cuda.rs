@@ -36,6 +36,14 @@ fn storage(device: &CudaDevice, slice: CudaSlice<f32>) -> CudaStorage {
     CudaStorage::wrap_cuda_slice(slice, device.clone())
 }
 
+/// What forward gives, with what it keeps for backward.
+struct OnGpu {
+    output: CudaSlice<f32>,
+    hidden: CudaSlice<f32>,
+    cell: Option<CudaSlice<f32>>,
+    saved: Option<AnySaved>,
+}
+
 impl Join {
     pub(super) fn on_gpu(joined: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
         Ok((joined.try_clone(layout)?, layout.shape().clone()))
@@ -98,14 +106,25 @@ impl Operation {
         let device = x.device();
         let gpu = Gpu::new(device, self.half)?;
         let (slice, offset) = values(x, layout)?;
-        let result =
-            self.with_places(&gpu, gpu.place_of(slice, offset), |args| gpu::forward(&gpu, args))?;
+        let place = gpu.place_of(slice, offset);
+        let result = self.with_places(&gpu, place, |args| self.forward_on_gpu(&gpu, args))?;
         let (batch, steps, hidden) = (self.dims.batch, self.dims.steps, self.dims.hidden);
         let state = |slice| (State::Cuda(storage(device, slice)), Shape::from((batch, hidden)));
         let mut slots = lock(&self.slots);
-        slots.saved = self.keep.then_some(AnySaved::Gpu(result.kept));
+        slots.saved = result.saved;
         slots.last = [Some(state(result.hidden)), result.cell.map(state)];
         Ok((storage(device, result.output), Shape::from((batch, steps, hidden))))
+    }
+
+    fn forward_on_gpu(&self, gpu: &Gpu, args: &Arguments) -> Result<OnGpu> {
+        #[cfg(feature = "cudnn")]
+        if gpu::library::wins(gpu, args, self.keep)? {
+            let gpu::library::Forward { output, hidden, cell, kept } =
+                gpu::library::forward(gpu, args, self.keep)?;
+            return Ok(OnGpu { output, hidden, cell, saved: kept.map(AnySaved::Library) });
+        }
+        let gpu::Forward { output, hidden, cell, kept } = gpu::forward(gpu, args)?;
+        Ok(OnGpu { output, hidden, cell, saved: self.keep.then_some(AnySaved::Gpu(kept)) })
     }
 
     pub(super) fn gradients_on_gpu(
@@ -144,6 +163,10 @@ impl Operation {
         };
         let result = self.with_places(&gpu, place(&gpu, x)?, |args| {
             let kept = match saved {
+                #[cfg(feature = "cudnn")]
+                Some(AnySaved::Library(kept)) => {
+                    return gpu::library::backward(&gpu, args, &kept, &from, wanted);
+                }
                 Some(AnySaved::Gpu(kept)) => kept,
                 // Backward uses up what forward kept; a second backward pass computes it again.
                 _ => gpu::forward(&gpu, args)?.kept,

@@ -118,7 +118,7 @@ fn time_layer(args: &LayerArgs, devices: &mut Devices) -> Result<Value, Failure>
 fn measured_ways(arch: &str, batch: usize, hidden: usize, precision: Precision) -> Vec<String> {
     let tail = if precision == Precision::Tf32 { " tf32:" } else { ":" };
     let of = |pass| format!("{arch} {pass} B={batch} H={hidden}{tail}");
-    let heads = [of("forward"), of("backward")];
+    let heads = ["forward", "backward", "inference", "training"].map(of);
     let mut ways = gpu::recurrent_ways();
     ways.retain(|line| heads.iter().any(|head| line.starts_with(head.as_str())));
     ways

@@ -87,6 +87,12 @@ impl Gpu {
         Ok(Self { device: device.clone(), loaded, tf32: half || crate::gpu::tf32() })
     }
 
+    /// Makes the device the calling thread's, for libraries that ask for it.
+    #[cfg(feature = "cudnn")]
+    pub(crate) fn bind(&self) -> Result<()> {
+        self.device.cuda_stream().context().bind_to_thread().w()
+    }
+
     pub(crate) fn device(&self) -> &CudaDevice {
         &self.device
     }

@@ -4,7 +4,7 @@
 //! follows from the shape and the device alone, by what a step should cost ([`Plan::cost`]): the same run
 //! gives the same bits again. `UNROLL_GPU_RECURRENT` says otherwise: `steps`, `cluster` or `grid` for one
 //! way (where a plan fits, else `steps`), `tuned` to measure all ways that fit when a shape is first met and
-//! keep the fastest for as long as the process lives.
+//! keep the fastest for as long as the process lives, cuDNN if it is that; `cudnn` for cuDNN where it knows a layer.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -16,7 +16,7 @@ use super::plan::{Exchange, Pass, Plan, Request, Way, cost_of_steps};
 use crate::gpu::machine::{Limits, Machine};
 
 /// How often a way is timed; the least counts.
-const TIMES: usize = 3;
+pub(super) const TIMES: usize = 3;
 
 /// What `UNROLL_GPU_RECURRENT` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub(super) enum Policy {
     /// One way.
     Steps,
     Persistent(Exchange),
+    /// cuDNN, where it knows a layer.
+    Library,
 }
 
 impl Policy {
@@ -38,15 +40,20 @@ impl Policy {
             Some("steps") => Self::Steps,
             Some("cluster") => Self::Persistent(Exchange::Cluster),
             Some("grid") => Self::Persistent(Exchange::Grid),
+            Some("cudnn") if cfg!(feature = "cudnn") => Self::Library,
+            Some("cudnn") => {
+                bail!("UNROLL_GPU_RECURRENT is `cudnn`; this program was built without it")
+            }
             Some(other) => bail!(
-                "UNROLL_GPU_RECURRENT is `{other}`; it can be planned, tuned, steps, cluster, grid or candle"
+                "UNROLL_GPU_RECURRENT is `{other}`; it can be planned, tuned, steps, cluster, grid, cudnn or \
+                 candle"
             ),
         })
     }
 }
 
 #[cfg(feature = "cuda")]
-fn policy() -> Result<Policy> {
+pub(super) fn policy() -> Result<Policy> {
     static TEXT: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
     Policy::parse(TEXT.get_or_init(|| std::env::var("UNROLL_GPU_RECURRENT").ok()).as_deref())
 }
@@ -70,7 +77,7 @@ pub(super) fn ways(args: &Arguments, pass: Pass, limits: Option<Limits>) -> Vec<
 pub(super) fn decide(policy: Policy, args: &Arguments, pass: Pass, limits: Option<Limits>) -> Way {
     let ways = ways(args, pass, limits);
     match policy {
-        Policy::Planned | Policy::Tuned => ways[0],
+        Policy::Planned | Policy::Tuned | Policy::Library => ways[0],
         Policy::Steps => Way::Steps,
         Policy::Persistent(wanted) => {
             let is_wanted =
@@ -234,7 +241,7 @@ fn measure<M: Machine>(
 }
 
 /// The largest difference relative to the largest number, where it is more than rounding explains.
-fn difference(expected: &[f32], found: &[f32]) -> Option<f32> {
+pub(super) fn difference(expected: &[f32], found: &[f32]) -> Option<f32> {
     let largest = expected.iter().fold(1e-6f32, |most, value| most.max(value.abs()));
     let off = expected.iter().zip(found).map(|(a, b)| (a - b).abs() / largest);
     // A number that is none must not be lost among the others.

@@ -10,7 +10,7 @@ use crate::gpu::machine::{Factor, Launch, Machine, Place, Product, Together};
 const SUMMED_ROWS: usize = 128;
 
 /// A layer's sizes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Shape {
     pub(crate) batch: usize,
     pub(crate) steps: usize,

@@ -12,6 +12,8 @@
 mod choice;
 mod host;
 mod launch;
+#[cfg(feature = "cudnn")]
+pub(crate) mod library;
 mod plan;
 
 #[cfg(test)]
@@ -21,6 +23,6 @@ pub(crate) use choice::findings;
 #[cfg(feature = "cuda")]
 pub(crate) use {
     choice::{backward, forward},
-    host::{Arguments, Incoming, Kept, Lengths, Shape, Wanted},
+    host::{Arguments, Forward, Incoming, Kept, Lengths, Shape, Wanted},
     launch::Cell,
 };
