@@ -110,6 +110,8 @@ struct Layer {
     x: sys::cudnnRNNDataDescriptor_t,
     y: sys::cudnnRNNDataDescriptor_t,
     state: sys::cudnnTensorDescriptor_t,
+    /// Steps of each sequence, which older versions read on the device.
+    lengths: CudaSlice<i32>,
     weight_bytes: usize,
     /// Where in cuDNN's buffer pieces of ours are: which of the four, from where in it, to where, how many numbers.
     pieces: Vec<Piece>,
@@ -193,6 +195,7 @@ impl Layer {
     fn new(gpu: &Gpu, args: &Arguments) -> Result<Self> {
         use sys::cudnnDataType_t::CUDNN_DATA_FLOAT as FLOAT;
         let Shape { batch, steps, inputs, hidden } = args.shape;
+        let lengths = vec![steps as c_int; batch];
         let mut layer = Self {
             library: Library::new(gpu)?,
             dropout: null_mut(),
@@ -200,6 +203,7 @@ impl Layer {
             x: null_mut(),
             y: null_mut(),
             state: null_mut(),
+            lengths: gpu.upload(&lengths)?,
             weight_bytes: 0,
             pieces: Vec::new(),
         };
@@ -241,7 +245,6 @@ impl Layer {
             // CUDNN_RNN_PADDED_IO_ENABLED: rows of sequences, not of steps.
             1,
         ))?;
-        let lengths = vec![steps as c_int; batch];
         let data = |to: *mut sys::cudnnRNNDataDescriptor_t, width: usize| -> Result<()> {
             call!(cudnnCreateRNNDataDescriptor(to))?;
             #[allow(unsafe_code)]
@@ -365,12 +368,13 @@ pub(crate) fn forward(gpu: &Gpu, args: &Arguments, keep: bool) -> Result<Forward
     let last = gpu.allocate(batch * hidden)?;
     let cell = if args.cell.has_cell { Some(gpu.allocate(batch * hidden)?) } else { None };
     let last_cell = cell.as_ref().map_or(Place::NULL, |cell| gpu.place(cell));
+    let lengths = pointer(gpu.place_of(&layer.lengths, 0));
     gpu.bind()?;
     call!(cudnnRNNForward(
         layer.library.handle,
         layer.rnn,
         mode,
-        std::ptr::null(),
+        lengths.cast(),
         layer.x,
         pointer(args.input),
         layer.y,
@@ -418,11 +422,12 @@ pub(crate) fn backward(
     let grad_hidden = gpu.allocate(batch * hidden)?;
     let grad_cell = if args.cell.has_cell { Some(gpu.allocate(batch * hidden)?) } else { None };
     let to_cell = grad_cell.as_ref().map_or(Place::NULL, |cell| gpu.place(cell));
+    let lengths = pointer(gpu.place_of(&layer.lengths, 0));
     gpu.bind()?;
     call!(cudnnRNNBackwardData_v8(
         layer.library.handle,
         layer.rnn,
-        std::ptr::null(),
+        lengths.cast(),
         layer.y,
         pointer(from.output),
         pointer(from.grad_output),
@@ -464,7 +469,7 @@ pub(crate) fn backward(
         layer.library.handle,
         layer.rnn,
         sys::cudnnWgradMode_t::CUDNN_WGRAD_MODE_ADD,
-        std::ptr::null(),
+        lengths.cast(),
         layer.x,
         pointer(args.input),
         layer.state,
