@@ -32,6 +32,8 @@ struct Loaded {
     module: Handle<sys::CUmodule>,
     functions: Mutex<HashMap<String, Handle<sys::CUfunction>>>,
     graphs: Mutex<Graphs>,
+    /// Launches, and whether there is room for them.
+    room: Mutex<HashMap<Launch, bool>>,
 }
 
 /// A handle of the driver's.
@@ -110,6 +112,42 @@ impl Gpu {
         Place(pointer).offset(offset)
     }
 
+    fn room(&self, launch: &Launch) -> Result<bool> {
+        let stream = self.device.cuda_stream();
+        stream.context().bind_to_thread().w()?;
+        let function = self.function(launch)?;
+        let mut count: c_int = 0;
+        #[allow(unsafe_code)]
+        // SAFETY: the function is loaded; the count is written to; the attribute outlives the call.
+        let (answer, enough) = unsafe {
+            match launch.together {
+                Together::Any => return Ok(true),
+                Together::Clusters(_) => {
+                    let mut attribute = attribute(launch);
+                    let config = config(launch, attribute.as_mut(), stream.cu_stream());
+                    let answer = sys::cuOccupancyMaxActiveClusters(
+                        &raw mut count,
+                        function,
+                        &raw const config,
+                    );
+                    (answer, 1)
+                }
+                Together::All => {
+                    let answer = sys::cuOccupancyMaxActiveBlocksPerMultiprocessor(
+                        &raw mut count,
+                        function,
+                        launch.threads as c_int,
+                        launch.shared_bytes,
+                    );
+                    let all = self.loaded.limits.map_or(1, |limits| limits.multiprocessors);
+                    (answer, (launch.grid.0 * launch.grid.1).div_ceil(all as u32) as c_int)
+                }
+            }
+        };
+        answered("room for blocks", answer)?;
+        Ok(count >= enough)
+    }
+
     fn function(&self, launch: &Launch) -> Result<sys::CUfunction> {
         let mut functions = lock(&self.loaded.functions);
         if let Some(function) = functions.get(&launch.kernel) {
@@ -140,6 +178,43 @@ impl Gpu {
         }
         functions.insert(launch.kernel.clone(), Handle(function));
         Ok(function)
+    }
+}
+
+fn attribute(launch: &Launch) -> Option<sys::CUlaunchAttribute> {
+    let (id, value) = match launch.together {
+        Together::Any => return None,
+        Together::Clusters(x) => (
+            sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
+            sys::CUlaunchAttributeValue {
+                clusterDim: sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x, y: 1, z: 1 },
+            },
+        ),
+        Together::All => (
+            sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_COOPERATIVE,
+            sys::CUlaunchAttributeValue { cooperative: 1 },
+        ),
+    };
+    Some(sys::CUlaunchAttribute { id, pad: Default::default(), value })
+}
+
+/// The attribute has to live as long as what is made of it is used.
+fn config(
+    launch: &Launch,
+    attribute: Option<&mut sys::CUlaunchAttribute>,
+    stream: sys::CUstream,
+) -> sys::CUlaunchConfig {
+    sys::CUlaunchConfig {
+        gridDimX: launch.grid.0,
+        gridDimY: launch.grid.1,
+        gridDimZ: 1,
+        blockDimX: launch.threads,
+        blockDimY: 1,
+        blockDimZ: 1,
+        sharedMemBytes: launch.shared_bytes as u32,
+        hStream: stream,
+        numAttrs: u32::from(attribute.is_some()),
+        attrs: attribute.map_or(std::ptr::null_mut(), |one| &raw mut *one),
     }
 }
 
@@ -178,6 +253,7 @@ impl Loaded {
             module: Handle(module),
             functions: Mutex::default(),
             graphs: Mutex::default(),
+            room: Mutex::default(),
         })
     }
 }
@@ -265,38 +341,23 @@ impl Machine for Gpu {
         answer.map_err(|error| candle_core::Error::msg(format!("a product on the GPU: {error:?}")))
     }
 
+    fn has_room(&self, launch: &Launch) -> bool {
+        let mut known = lock(&self.loaded.room);
+        if let Some(has) = known.get(launch) {
+            return *has;
+        }
+        // What the driver refuses has none.
+        let has = self.room(launch).unwrap_or(false);
+        known.insert(launch.clone(), has);
+        has
+    }
+
     fn launch<A: Argument>(&self, launch: &Launch, argument: &A) -> Result<()> {
         let stream = self.device.cuda_stream();
         stream.context().bind_to_thread().w()?;
         let function = self.function(launch)?;
-        let pad = Default::default();
-        let mut attribute = match launch.together {
-            Together::Any => None,
-            Together::Clusters(x) => Some(sys::CUlaunchAttribute {
-                id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
-                pad,
-                value: sys::CUlaunchAttributeValue {
-                    clusterDim: sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x, y: 1, z: 1 },
-                },
-            }),
-            Together::All => Some(sys::CUlaunchAttribute {
-                id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_COOPERATIVE,
-                pad,
-                value: sys::CUlaunchAttributeValue { cooperative: 1 },
-            }),
-        };
-        let config = sys::CUlaunchConfig {
-            gridDimX: launch.grid.0,
-            gridDimY: launch.grid.1,
-            gridDimZ: 1,
-            blockDimX: launch.threads,
-            blockDimY: 1,
-            blockDimZ: 1,
-            sharedMemBytes: launch.shared_bytes as u32,
-            hStream: stream.cu_stream(),
-            attrs: attribute.as_mut().map_or(std::ptr::null_mut(), |one| &raw mut *one),
-            numAttrs: u32::from(attribute.is_some()),
-        };
+        let mut attribute = attribute(launch);
+        let config = config(launch, attribute.as_mut(), stream.cu_stream());
         let mut argument = *argument;
         let mut parameters = [(&raw mut argument).cast::<c_void>()];
         #[allow(unsafe_code)]

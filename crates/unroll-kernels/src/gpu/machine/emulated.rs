@@ -18,12 +18,19 @@ pub(crate) struct Emulated {
     order: Cell<u64>,
     /// Launches since the beginning.
     launches: Cell<u64>,
+    /// Whether there is room for clusters, and for whole grids, at once.
+    room: [bool; 2],
 }
 
 impl Emulated {
     /// `order` decides in which order threads run.
     pub(crate) fn new(limits: Limits, order: u64) -> Self {
-        Self { limits, order: Cell::new(order), launches: Cell::new(0) }
+        Self { limits, order: Cell::new(order), launches: Cell::new(0), room: [true; 2] }
+    }
+
+    /// A machine without room for clusters, or for whole grids, at once.
+    pub(crate) fn without_room(self, clusters: bool, grids: bool) -> Self {
+        Self { room: [!clusters, !grids], ..self }
     }
 
     pub(crate) fn upload(&self, values: &[f32]) -> Memory {
@@ -127,8 +134,19 @@ impl Machine for Emulated {
         Ok((self.launches.get() - before) as f64)
     }
 
+    fn has_room(&self, launch: &Launch) -> bool {
+        match launch.together {
+            Together::Any => true,
+            Together::Clusters(_) => self.room[0],
+            Together::All => self.room[1],
+        }
+    }
+
     #[allow(unsafe_code)]
     fn launch<A: Argument>(&self, launch: &Launch, argument: &A) -> Result<()> {
+        if !self.has_room(launch) {
+            return Err(Error::msg(format!("no room for {}", launch.kernel)));
+        }
         self.launches.set(self.launches.get() + 1);
         let size = size_of::<A>();
         // SAFETY: a plain structure without padding, alive during the call.

@@ -34,7 +34,7 @@ pub(crate) struct Limits {
 }
 
 /// One launch of a kernel.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Launch {
     pub(crate) kernel: String,
     pub(crate) grid: (u32, u32),
@@ -44,7 +44,7 @@ pub(crate) struct Launch {
 }
 
 /// Which blocks of a launch must run at the same time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Together {
     /// None.
     Any,
@@ -79,6 +79,11 @@ pub(crate) trait Machine {
 
     /// A matrix product.
     fn multiply(&self, product: &Product) -> Result<()>;
+
+    /// Whether the blocks of a launch that must run at the same time find room to.
+    fn has_room(&self, _launch: &Launch) -> bool {
+        true
+    }
 
     /// Runs a kernel.
     fn launch<A: Argument>(&self, launch: &Launch, argument: &A) -> Result<()>;

@@ -73,9 +73,20 @@ pub(super) fn ways(args: &Arguments, pass: Pass, limits: Option<Limits>) -> Vec<
     all.into_iter().map(|(_, way)| way).collect()
 }
 
+/// The ways that a machine has room for, in the same order.
+fn possible<M: Machine>(machine: &M, args: &Arguments, pass: Pass) -> Vec<Way> {
+    let mut ways = ways(args, pass, machine.limits());
+    ways.retain(|way| match way {
+        Way::Steps => true,
+        Way::Persistent(plan) => {
+            machine.has_room(&host::launch_of(args, plan, plan.teams_in_launch()))
+        }
+    });
+    ways
+}
+
 /// The way by a policy that needs no measuring.
-pub(super) fn decide(policy: Policy, args: &Arguments, pass: Pass, limits: Option<Limits>) -> Way {
-    let ways = ways(args, pass, limits);
+fn decide(policy: Policy, ways: Vec<Way>) -> Way {
     match policy {
         Policy::Planned | Policy::Tuned | Policy::Library => ways[0],
         Policy::Steps => Way::Steps,
@@ -198,7 +209,7 @@ fn choose<M: Machine>(
     run: &dyn Fn(Way) -> Result<M::Buffer>,
 ) -> Result<Way> {
     if policy != Policy::Tuned {
-        return Ok(decide(policy, args, pass, machine.limits()));
+        return Ok(decide(policy, possible(machine, args, pass)));
     }
     let (batch, hidden, tf32) = (args.shape.batch, args.shape.hidden, machine.tf32());
     let key = Key { device: machine.name(), cell: args.cell.name, pass, batch, hidden, tf32 };
@@ -206,7 +217,7 @@ fn choose<M: Machine>(
     if let Some(found) = measured.get(&key) {
         return Ok(found.best);
     }
-    let found = measure(machine, args, ways(args, pass, machine.limits()), run)?;
+    let found = measure(machine, args, possible(machine, args, pass), run)?;
     let best = found.best;
     measured.insert(key, found);
     Ok(best)

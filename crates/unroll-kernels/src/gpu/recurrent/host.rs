@@ -399,6 +399,20 @@ fn step_kernel<M: Machine>(
     machine.launch(&launch, &Sequence { step: step as i32, ..*sequence })
 }
 
+/// The launch of so many teams of a persistent kernel.
+pub(super) fn launch_of(args: &Arguments, plan: &Plan, teams: usize) -> Launch {
+    Launch {
+        kernel: plan.kernel(&args.cell),
+        grid: ((teams * plan.ranks) as u32, 1),
+        threads: plan.threads as u32,
+        shared_bytes: plan.shared_bytes,
+        together: match plan.exchange {
+            Exchange::Cluster => Together::Clusters(plan.ranks as u32),
+            Exchange::Grid => Together::All,
+        },
+    }
+}
+
 fn persistent<M: Machine>(
     machine: &M,
     args: &Arguments,
@@ -410,21 +424,12 @@ fn persistent<M: Machine>(
         bail!("a plan for {:?} cannot do {pass:?}", plan.pass)
     }
     let exchange = machine.allocate(plan.exchange_len(args.shape.hidden).max(1))?;
-    let at_once = plan.teams_at_once.min(plan.teams);
+    let at_once = plan.teams_in_launch();
     let arrived = machine.allocate(at_once)?;
     for first_team in (0..plan.teams).step_by(at_once) {
         let teams = at_once.min(plan.teams - first_team);
         machine.zero(machine.place(&arrived), teams)?;
-        let launch = Launch {
-            kernel: plan.kernel(&args.cell),
-            grid: ((teams * plan.ranks) as u32, 1),
-            threads: plan.threads as u32,
-            shared_bytes: plan.shared_bytes,
-            together: match plan.exchange {
-                Exchange::Cluster => Together::Clusters(plan.ranks as u32),
-                Exchange::Grid => Together::All,
-            },
-        };
+        let launch = launch_of(args, plan, teams);
         machine.launch(
             &launch,
             &Sequence {

@@ -74,9 +74,14 @@ impl Plan {
         self.rows.div_ceil(self.tile)
     }
 
+    /// Teams in a launch, the last one perhaps excepted.
+    pub(crate) fn teams_in_launch(&self) -> usize {
+        self.teams_at_once.min(self.teams)
+    }
+
     /// Numbers that the teams of one launch exchange through global memory.
     pub(crate) fn exchange_len(&self, hidden: usize) -> usize {
-        let teams = self.teams_at_once.min(self.teams);
+        let teams = self.teams_in_launch();
         match (self.exchange, self.pass) {
             (Exchange::Cluster, _) => 0,
             (Exchange::Grid, Pass::Forward) => 2 * teams * self.tiles() * hidden * self.tile,

@@ -146,13 +146,10 @@ impl Case {
     }
 
     /// The same in the ways that a policy takes.
-    fn found_by(&self, policy: Policy, limits: Limits) -> Vec<(&'static str, Vec<f32>)> {
-        let machine = Emulated::new(limits, 5);
-        self.run(
-            &machine,
-            &|args| forward_by(policy, &machine, args),
-            &|args, kept, from, wanted| backward_by(policy, &machine, args, kept, from, wanted),
-        )
+    fn found_by(&self, policy: Policy, machine: &Emulated) -> Vec<(&'static str, Vec<f32>)> {
+        self.run(machine, &|args| forward_by(policy, machine, args), &|args, kept, from, wanted| {
+            backward_by(policy, machine, args, kept, from, wanted)
+        })
     }
 
     fn arguments_of_nothing(&self, cell: Cell) -> Arguments {
@@ -454,6 +451,27 @@ fn a_policy_is_read_from_its_name() {
 }
 
 #[test]
+fn a_way_without_room_is_not_taken() {
+    if !emulated() {
+        return;
+    }
+    let case = Case::new(CellKind::Lstm, 3, 4, 5, 12);
+    let expected = case.found([Way::Steps; 2], LARGE, 3);
+    for no_grids in [false, true] {
+        // A launch without room is an error, as on a GPU.
+        let machine = Emulated::new(LARGE, 5).without_room(true, no_grids);
+        let planned = case.found_by(Policy::Planned, &machine);
+        let asked = case.found_by(Policy::Persistent(Exchange::Cluster), &machine);
+        for found in [planned, asked] {
+            for ((name, found), (_, expected)) in found.iter().zip(&expected) {
+                let off = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
+                assert!(off.fold(0.0, f32::max) < 1e-4, "no grids: {no_grids}, {name}");
+            }
+        }
+    }
+}
+
+#[test]
 fn tuning_takes_the_way_that_measures_best() {
     if !emulated() {
         return;
@@ -461,7 +479,7 @@ fn tuning_takes_the_way_that_measures_best() {
     // The emulation counts launches: one for a whole sequence beats one for each step.
     let case = Case::new(CellKind::Lstm, 2, 6, 2, 8);
     let expected = case.found([Way::Steps; 2], LARGE, 3);
-    let tuned = case.found_by(Policy::Tuned, LARGE);
+    let tuned = case.found_by(Policy::Tuned, &Emulated::new(LARGE, 5));
     assert_eq!(expected.len(), tuned.len());
     let found = findings();
     for pass in ["forward", "backward"] {
