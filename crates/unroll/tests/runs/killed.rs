@@ -49,6 +49,38 @@ fn a_killed_run_goes_on_to_the_same_bits() {
     }
 }
 
+/// Weights, moments and gradients of 16 bits survive as well, and learn.
+#[test]
+fn bf16_learns_and_goes_on_to_the_same_bits() {
+    let text = LONG
+        .replace(
+            r#"arch = ["lstm"]"#,
+            "arch = [\"gru\", \"mha\"]\ndtype = [\"f32\", \"bf16\"]",
+        )
+        .replace("length = [20]", "length = [8]")
+        .replace("steps = 3000", "steps = 500\nlearning_rate = 0.01");
+    let folder = Folder::new();
+    folder.run(&text, "whole", &[]).success();
+    let (whole, out) = (folder.path("whole"), folder.path("killed"));
+    let mut child = folder.spawn(&text, "killed", &["--checkpoint-every", "0.01"]);
+    wait_for("a checkpoint", || {
+        let mut checkpoints = std::fs::read_dir(out.join("checkpoints")).into_iter().flatten();
+        checkpoints.next().is_some()
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+    folder.run(&text, "killed", &[]).success();
+    same_tables(&whole, &out);
+    let records = records(&whole);
+    assert_eq!(records.len(), 4);
+    for record in records {
+        let (first, last) = (record.curve.first().unwrap(), record.curve.last().unwrap());
+        assert!(last.validation < 0.5 * first.validation, "{:?}: {last:?}", record.cell);
+    }
+    let table = std::fs::read_to_string(whole.join("tables/trials.csv")).unwrap();
+    assert!(table.contains("dtype=bf16") && table.contains("dtype=f32"), "{table}");
+}
+
 #[test]
 fn an_interrupted_trial_goes_on_from_its_checkpoint() {
     let folder = Folder::new();
