@@ -22,7 +22,7 @@ On a GPU, after `scripts/build_cuda.sh`:
 There the other side is cuDNN (and cuBLAS), in the same rounding: `fp32` with TF32 switched off on both sides,
 `tf32` with it switched on, `bf16` with all weights and inputs in bf16. Both sides are timed alike: from an idle
 device to an idle device, by the host's clock, after warming up; `torch_events_s` is what CUDA events say
-of the same iterations. One process of Unroll serves all cases, so that opening the GPU costs once.
+of the same iterations. The first shapes are run by candle's operations as well. One process of Unroll serves all cases, so that opening the GPU costs once.
 
 Nothing else should run meanwhile. Writes `compare_pytorch.csv` and `compare_pytorch.md` into `--out`.
 """
@@ -141,7 +141,7 @@ class Unroll:
             self.process = None
         return answer
 
-    def __call__(self, case, layer, options):
+    def __call__(self, case, layer, options, further=()):
         batch, steps, inputs, hidden = sizes(case)
         words = ["--arch", layer, "--batch", batch, "--seq-len", steps, "--hidden", hidden]
         words += ["--input", inputs, "--mode", case["mode"], "--device", options.device]
@@ -151,6 +151,7 @@ class Unroll:
             words += ["--heads", case["shape"][3]]
         if case["causal"]:
             words.append("--causal")
+        words += further
         line = self.ask(" ".join(map(str, words)), is_gpu(options))
         answer = json.loads(line) if line else {"error": "the program has ended"}
         if "error" in answer:
@@ -252,9 +253,11 @@ def torch_time(torch, step, seconds, gpu):
 def measure(case, unroll, torch, options):
     """Medians of each side."""
     step = torch_step(torch, case, options.device) if torch else None
-    compare_candle = (
-        not options.no_candle and not is_gpu(options) and case["precision"] == "fp32"
-        and case["layer"] in ("gru", "lstm") and case["shape"] in BASE
+    # On the processor candle's own layers, on a GPU its operations in the place of our kernels.
+    compare_candle = not options.no_candle and (
+        case["shape"] in BASE + ATTENTION
+        if is_gpu(options)
+        else case["precision"] == "fp32" and case["layer"] in ("gru", "lstm") and case["shape"] in BASE
     )
     ours, theirs, events, candle = [], [], [], []
     for number in range(options.rounds):
@@ -266,7 +269,11 @@ def measure(case, unroll, torch, options):
             theirs.append(seconds)
             events += [by_events] if by_events else []
         if compare_candle and number == 0:
-            candle.append(unroll(case, "candle_" + case["layer"], options)["median_s"])
+            if is_gpu(options):
+                answer = unroll(case, case["layer"], options, ["--reference"])
+            else:
+                answer = unroll(case, "candle_" + case["layer"], options)
+            candle.append(answer["median_s"])
     middle = lambda values: statistics.median(values) if values else None
     torch_peak = None
     if step and is_gpu(options):
@@ -389,7 +396,7 @@ def main():
         row["candle_ratio"] = candle / ours if candle else None
         rows.append(row)
         ratio = f"{row['torch_ratio']:.2f}" if theirs else "-"
-        over = f"  candle_nn {milliseconds(candle)} ({row['candle_ratio']:.0f})" if candle else ""
+        over = f"  candle {milliseconds(candle)} ({row['candle_ratio']:.0f})" if candle else ""
         shape = ",".join(map(str, case["shape"]))
         print(
             f"{row['name']:<12} {case['mode']:<6} {case['precision']} {shape:<18} "
@@ -418,14 +425,15 @@ def main():
         text += f"PyTorch's LSTM deviates from float64 by: {', '.join(found)}.\n"
     if left:
         text += f"After {options.budget:g} s, {left} cases were left out.\n"
-    for title, key in (("PyTorch", "torch_ratio"), ("candle_nn", "candle_ratio")):
+    candle_title = "candle's operations" if is_gpu(options) else "candle_nn"
+    for title, key in (("PyTorch", "torch_ratio"), (candle_title, "candle_ratio")):
         lines = summary(rows, key, is_gpu(options))
         if lines:
             text += f"\n## Times of {title} over ours\n\n{lines}\n"
     if failed:
         text += "\n## Failed\n\n" + "".join(f"- {line}\n" for line in failed)
     text += "\n## All shapes (ms)\n\n"
-    text += "| layer | mode | precision | shape | form | ours | PyTorch | ratio | candle_nn |\n|" + "---|" * 9 + "\n"
+    text += "| layer | mode | precision | shape | form | ours | PyTorch | ratio | candle |\n|" + "---|" * 9 + "\n"
     for row in rows:
         ratio = f"{row['torch_ratio']:.2f}" if row["torch_ratio"] else "-"
         shape = ", ".join(map(str, row["shape"]))
