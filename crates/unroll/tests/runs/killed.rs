@@ -53,10 +53,7 @@ fn a_killed_run_goes_on_to_the_same_bits() {
 #[test]
 fn bf16_learns_and_goes_on_to_the_same_bits() {
     let text = LONG
-        .replace(
-            r#"arch = ["lstm"]"#,
-            "arch = [\"gru\", \"mha\"]\ndtype = [\"f32\", \"bf16\"]",
-        )
+        .replace(r#"arch = ["lstm"]"#, "arch = [\"gru\", \"mha\"]\ndtype = [\"f32\", \"bf16\"]")
         .replace("length = [20]", "length = [8]")
         .replace("steps = 3000", "steps = 500\nlearning_rate = 0.01");
     let folder = Folder::new();
