@@ -11,22 +11,23 @@
 # for as long as time is left (needs PyTorch for python3; the rest does without). Writes summary.md and few files
 # into DIR (target/gpu_check). The program is target/cuda/unroll or $UNROLL. Exit code 1: a part failed.
 set -uo pipefail
-cd "$(dirname "$0")/.."
 
-device=cuda out= mode=check
+device=cuda out= mode=check program=${UNROLL:-}
 while [ $# -gt 0 ]; do
     case $1 in
-        --out) out=$2; shift 2 ;;
+        --out) out=$(realpath -m "$2"); shift 2 ;;
         --cpu) device=cpu; shift ;;
         --sanitize) mode=sanitize; shift ;;
-        *) sed -n '2,/^set -uo/p' "$0" | sed '$d'; exit 2 ;;
+        *) sed -n '2,/^set -uo/p' "${BASH_SOURCE[0]}" | sed '$d'; exit 2 ;;
     esac
 done
+[ -z "$program" ] || program=$(realpath -m "$program")
+cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-target}
 out=${out:-$target/gpu_check}
 built=$target/cuda/unroll
 [ $device = cpu ] && built=$target/release/unroll
-program=${UNROLL:-$built}
+program=${program:-$built}
 [ -x "$program" ] || { echo "$program is not there: scripts/build_cuda.sh makes it, or UNROLL names another" >&2; exit 2; }
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
@@ -53,6 +54,7 @@ left() { echo $((limit - SECONDS)); }
 part() {
     local title=$1 most=$2 code=0 begin=$SECONDS
     shift 2
+    : >"$work/last"
     [ "$most" -gt "$(left)" ] && most=$(left)
     say "" "## $title" ""
     if [ "$most" -lt 5 ]; then
@@ -88,13 +90,23 @@ fi
 
 if [ $mode = sanitize ]; then
     limit=580
+    command -v compute-sanitizer >/dev/null || { say "compute-sanitizer is not there: it comes with the toolkit"; exit 77; }
     for tool in memcheck racecheck synccheck; do
         for way in steps cluster grid; do
+            [ $tool-$way = racecheck-steps ] || [ $tool-$way = synccheck-steps ] && continue
             export UNROLL_GPU_RECURRENT=$way
-            part "$tool, way $way" 120 compute-sanitizer --tool $tool --error-exitcode 9 \
-                "$program" parity --device cuda --quick --rounding fp32 --arch rnn,gru,lstm
-            tail_of_it 6
+            # Teams of several blocks, and a last row that is not whole.
+            for arch in rnn gru lstm; do
+                part "$tool, $arch, way $way" 60 compute-sanitizer --tool $tool --error-exitcode 9 \
+                    "$program" bench layer --device cuda --arch $arch --batch 3 --seq-len 4 --hidden 256 \
+                    --mode train --iterations 1
+                tail_of_it 4
+            done
         done
+        part "$tool, attention" 60 compute-sanitizer --tool $tool --error-exitcode 9 \
+            "$program" bench layer --device cuda --arch mha --batch 2 --seq-len 70 --hidden 64 --heads 2 --causal \
+            --mode train --iterations 1
+        tail_of_it 4
     done
     exit $failed
 fi
@@ -139,7 +151,10 @@ compare=(--device $device --program "$program" --out "$out")
 if [ $device = cpu ]; then
     compare+=(--quick --only gru --modes infer --no-torch --no-candle --rounds 1 --seconds 0.01)
 else
-    compare+=(--precision fp32,tf32,bf16 --rounds 3 --seconds 0.1 --budget $(($(left) - 40)))
+    # The tables are written at the end.
+    most=$(left)
+    [ "$most" -gt 400 ] && most=400
+    compare+=(--precision fp32,tf32,bf16 --rounds 3 --seconds 0.1 --budget $((most - 45)))
     python3 -c 'import torch' 2>/dev/null || compare+=(--no-torch)
 fi
 part "Layers beside PyTorch" 400 python3 scripts/compare_pytorch.py "${compare[@]}"

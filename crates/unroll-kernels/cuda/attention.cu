@@ -106,13 +106,19 @@ template <int TERMS, int N> struct Factor {
     }
 };
 
-/// `c += a b`, the small products first.
+/// `c += a b`, the small products first. Tensor cores cut off what does not fit into a sum, towards zero: with
+/// three products, only within one tile, so that errors do not add up over thousands of keys.
 template <int TERMS> DEVICE void multiply(float (&c)[4], const Factor<TERMS, 4> &a, const Factor<TERMS, 2> &b) {
-    if (TERMS == 3) {
-        multiply_tiles(c, a.low, b.high);
-        multiply_tiles(c, a.high, b.low);
+    if (TERMS == 1) {
+        multiply_tiles(c, a.high, b.high);
+        return;
     }
-    multiply_tiles(c, a.high, b.high);
+    float part[4] = {};
+    multiply_tiles(part, a.low, b.high);
+    multiply_tiles(part, a.high, b.low);
+    multiply_tiles(part, a.high, b.high);
+    UNROLL()
+    for (int i = 0; i < 4; i++) c[i] += part[i];
 }
 
 /// A warp's 16 rows times `8 N` other rows, feature by feature: `(16, 8 N)`.

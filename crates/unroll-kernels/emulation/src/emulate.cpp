@@ -128,7 +128,11 @@ void multiply_tiles(float (&c)[4], const float (&a)[4], const float (&b)[2]) {
     const auto left = [&](unsigned row, unsigned k) { return tiles[row % 8 * 4 + k % 4][row / 8 + k / 4 * 2]; };
     const auto right = [&](unsigned k, unsigned column) { return tiles[column * 4 + k % 4][4 + k / 4]; };
     for (int i = 0; i < 4; i++) {
-        for (unsigned k = 0; k < 8; k++) c[i] += left(g + i / 2 * 8, k) * right(k, 2 * t + i % 2);
+        double sum = c[i];
+        for (unsigned k = 0; k < 8; k++) sum += static_cast<double>(left(g + i / 2 * 8, k)) * right(k, 2 * t + i % 2);
+        // Tensor cores cut off what does not fit (Fasi et al. 2021).
+        const float near = static_cast<float>(sum);
+        c[i] = std::fabs(static_cast<double>(near)) > std::fabs(sum) ? std::nextafterf(near, 0.0f) : near;
     }
     wait_at(launch->warps[warp], 32);
 }

@@ -30,6 +30,17 @@ pub(super) fn open(index: usize) -> Result<Device, Unavailable> {
     if index >= count {
         return Err(Unavailable::NoSuchGpu { index, count });
     }
+    let major = device_attribute(
+        index,
+        sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
+    )?;
+    if major < 9 {
+        let name = result::device::get(index as c_int).and_then(result::device::get_name);
+        let name = name.unwrap_or_else(|_| format!("GPU {index}"));
+        return Err(Unavailable::Refused(format!(
+            "{name} has compute capability {major}; the kernels are for 9 (Hopper) and later"
+        )));
+    }
     // Not the stream of the calling thread: a trial runs on another thread than the one that opens.
     let device = Device::new_cuda_with_stream(index)
         .map_err(|error| Unavailable::Refused(first_lines(&error.to_string())))?;
@@ -40,8 +51,24 @@ pub(super) fn open(index: usize) -> Result<Device, Unavailable> {
         unsafe {
             cuda.disable_event_tracking();
         }
+        if let Some(pool) = Pool::of(&device) {
+            pool.keep_all();
+        }
     }
     Ok(device)
+}
+
+fn device_attribute(
+    index: usize,
+    attribute: sys::CUdevice_attribute,
+) -> Result<c_int, Unavailable> {
+    let mut value: c_int = 0;
+    #[allow(unsafe_code)]
+    // SAFETY: the driver has been initialised; writes one integer to a place that is there.
+    let answer =
+        unsafe { sys::cuDeviceGetAttribute(&raw mut value, attribute, index as sys::CUdevice) };
+    answer.result().map_err(unavailable)?;
+    Ok(value)
 }
 
 /// An error of candle's without its backtrace, in one line.
@@ -94,6 +121,19 @@ impl Pool {
         // SAFETY: the device number comes from the driver.
         let pool = unsafe { result::device::get_mem_pool(stream.context().cu_device()) }.ok()?;
         Some(Self { _device: device.clone(), pool })
+    }
+
+    /// Keeps what is freed for the next who asks. Otherwise every wait for the device gives all of it back to the
+    /// system, and every step asks for it anew.
+    fn keep_all(&self) {
+        let mut most = u64::MAX;
+        let threshold = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+        #[allow(unsafe_code)]
+        // SAFETY: the pool belongs to a device that is open; the attribute is a 64-bit number, which is read.
+        // Where it is refused, everything is slower, and not wrong.
+        let _ = unsafe {
+            result::mem_pool::set_attribute(self.pool, threshold, (&raw mut most).cast())
+        };
     }
 
     fn read(&self, attribute: sys::CUmemPool_attribute) -> Option<u64> {

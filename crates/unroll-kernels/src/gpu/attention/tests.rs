@@ -47,7 +47,9 @@ impl Case {
         shapes.map(|(rows, width)| {
             seed += 1;
             let len = batch * heads * rows * width;
-            (draw(len, seed).iter().map(|x| 1.7 * x).collect(), [batch, heads, rows, width])
+            // Of a mean that is not zero: what sums lose goes one way.
+            let values = draw(len, seed).iter().map(|x| 1.7 * x + 0.5).collect();
+            (values, [batch, heads, rows, width])
         })
     }
 
@@ -115,7 +117,8 @@ impl Case {
             .map(|memory| memory.values().iter().map(|&x| f64::from(x)).collect())
     }
 
-    fn check(&self) {
+    /// Holds what is found to so many times the error of f32 on a processor.
+    fn check(&self, times: f64) {
         let exact = self.expected(DType::F64);
         let single = self.expected(DType::F32);
         for rounded in [false, true] {
@@ -123,7 +126,7 @@ impl Case {
             for (index, name) in ["output", "queries", "keys", "values"].iter().enumerate() {
                 let error = |found: &Found| deviation(&found[index], &exact[index]);
                 // Not rounded: what f32 makes of it on a processor, with sums in another order. Rounded: 10 bits.
-                let most = if rounded { 1e-2 } else { 4.0 * error(&single) + 1e-6 };
+                let most = if rounded { 1e-2 } else { times * (error(&single) + 5e-7) };
                 let found = error(&found);
                 assert!(
                     found <= most,
@@ -168,13 +171,14 @@ fn attention_equals_the_processor() {
         (sizes((1, 1), (131, 66), (10, 7)), Mask::Causal, None),
         (sizes((2, 1), (40, 67), (100, 128)), Mask::None, Some(vec![67, 33])),
         (sizes((1, 1), (64, 64), (128, 128)), Mask::Window(64), None),
+        (sizes((1, 1), (3, 3000), (8, 8)), Mask::None, None),
         // Nothing to read: outputs and gradients of zero.
         (sizes((1, 1), (3, 2), (4, 4)), Mask::None, Some(vec![0])),
     ]
     .into_iter()
     .enumerate()
     {
-        Case { sizes, mask, lengths, seed: index }.check();
+        Case { sizes, mask, lengths, seed: index }.check(4.0);
     }
 }
 
@@ -273,6 +277,7 @@ proptest! {
         prop_assume!(emulated());
         let sizes = sizes(groups, steps, widths);
         let lengths = padded.then(|| (0..groups.0).map(|b| (seed * 31 + b * 17) % (steps.1 + 1)).collect());
-        Case { sizes, mask, lengths, seed }.check();
+        // Where f32 happens to be lucky, four times its error is little.
+        Case { sizes, mask, lengths, seed }.check(20.0);
     }
 }

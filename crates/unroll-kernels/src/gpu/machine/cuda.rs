@@ -1,6 +1,6 @@
 //! The machine that is a GPU.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::{CString, c_int, c_void};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
@@ -16,7 +16,7 @@ use super::{Argument, Factor, Launch, Limits, Machine, Place, Product, Together}
 static KERNELS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kernels.fatbin"));
 
 /// Lists of work that are kept to be done again.
-const GRAPHS: usize = 16;
+const GRAPHS: usize = 64;
 
 /// A GPU with the kernels on it.
 #[derive(Clone)]
@@ -33,7 +33,9 @@ struct Loaded {
     functions: Mutex<HashMap<String, Handle<sys::CUfunction>>>,
     graphs: Mutex<Graphs>,
     /// Launches, and whether there is room for them.
-    room: Mutex<HashMap<Launch, bool>>,
+    room: Mutex<HashMap<Launch, std::result::Result<(), String>>>,
+    /// cuBLAS' own: it would ask for memory within a list that is recorded.
+    _workspace: CudaSlice<u8>,
 }
 
 /// A handle of the driver's.
@@ -54,6 +56,8 @@ unsafe impl<T> Sync for Handle<T> {}
 struct Graphs {
     seen: VecDeque<Vec<u64>>,
     recorded: VecDeque<(Vec<u64>, CudaGraph)>,
+    /// What cannot be recorded.
+    refused: HashSet<Vec<u64>>,
 }
 
 #[allow(unsafe_code)]
@@ -112,7 +116,8 @@ impl Gpu {
         Place(pointer).offset(offset)
     }
 
-    fn room(&self, launch: &Launch) -> Result<bool> {
+    /// Clusters that can run at once, or blocks on a multiprocessor; and how many must.
+    fn blocks_at_once(&self, launch: &Launch) -> Result<(c_int, c_int)> {
         let stream = self.device.cuda_stream();
         stream.context().bind_to_thread().w()?;
         let function = self.function(launch)?;
@@ -121,7 +126,7 @@ impl Gpu {
         // SAFETY: the function is loaded; the count is written to; the attribute outlives the call.
         let (answer, enough) = unsafe {
             match launch.together {
-                Together::Any => return Ok(true),
+                Together::Any => return Ok((0, 0)),
                 Together::Clusters(_) => {
                     let mut attribute = attribute(launch);
                     let config = config(launch, attribute.as_mut(), stream.cu_stream());
@@ -145,7 +150,7 @@ impl Gpu {
             }
         };
         answered("room for blocks", answer)?;
-        Ok(count >= enough)
+        Ok((count, enough))
     }
 
     fn function(&self, launch: &Launch) -> Result<sys::CUfunction> {
@@ -179,6 +184,26 @@ impl Gpu {
         functions.insert(launch.kernel.clone(), Handle(function));
         Ok(function)
     }
+}
+
+/// Gives a device's cuBLAS memory to work in, of the size that NVIDIA recommends for Hopper.
+fn workspace(device: &CudaDevice) -> Result<CudaSlice<u8>> {
+    const BYTES: usize = 32 << 20;
+    #[allow(unsafe_code)]
+    // SAFETY: cuBLAS writes before it reads.
+    let memory = unsafe { device.alloc::<u8>(BYTES) }?;
+    let stream = device.cuda_stream();
+    let (pointer, _guard) = memory.device_ptr(&stream);
+    #[allow(unsafe_code)]
+    // SAFETY: the memory is kept for as long as the process lives, and all work is on one stream.
+    let answer = unsafe {
+        blas::cublasSetWorkspace_v2(*device.cublas_handle().handle(), pointer as *mut c_void, BYTES)
+    };
+    answer
+        .result()
+        .map_err(|error| candle_core::Error::msg(format!("memory for cuBLAS: {error:?}")))?;
+    drop(_guard);
+    Ok(memory)
 }
 
 fn attribute(launch: &Launch) -> Option<sys::CUlaunchAttribute> {
@@ -254,6 +279,7 @@ impl Loaded {
             functions: Mutex::default(),
             graphs: Mutex::default(),
             room: Mutex::default(),
+            _workspace: workspace(device)?,
         })
     }
 }
@@ -341,15 +367,22 @@ impl Machine for Gpu {
         answer.map_err(|error| candle_core::Error::msg(format!("a product on the GPU: {error:?}")))
     }
 
-    fn has_room(&self, launch: &Launch) -> bool {
+    fn room(&self, launch: &Launch) -> std::result::Result<(), String> {
         let mut known = lock(&self.loaded.room);
-        if let Some(has) = known.get(launch) {
-            return *has;
+        if let Some(room) = known.get(launch) {
+            return room.clone();
         }
-        // What the driver refuses has none.
-        let has = self.room(launch).unwrap_or(false);
-        known.insert(launch.clone(), has);
-        has
+        let room = match self.blocks_at_once(launch) {
+            Ok((found, needed)) if found >= needed => Ok(()),
+            Ok((found, needed)) => Err(format!("room for {found} of {needed}")),
+            Err(error) => Err(error.to_string().lines().next().unwrap_or_default().to_owned()),
+        };
+        known.insert(launch.clone(), room.clone());
+        room
+    }
+
+    fn alive(&self) -> Result<()> {
+        self.device.cuda_stream().synchronize().w()
     }
 
     fn launch<A: Argument>(&self, launch: &Launch, argument: &A) -> Result<()> {
@@ -399,8 +432,15 @@ impl Machine for Gpu {
         let mut graphs = lock(&self.loaded.graphs);
         let mut key = key.to_vec();
         key.push(u64::from(self.tf32));
-        if let Some((_, graph)) = graphs.recorded.iter().find(|(known, _)| *known == key) {
-            return graph.launch().w();
+        if let Some(at) = graphs.recorded.iter().position(|(known, _)| *known == key) {
+            // The one that was not used for longest is forgotten first.
+            let Some(used) = graphs.recorded.remove(at) else { bail!("a list of work is lost") };
+            let launched = used.1.launch().w();
+            graphs.recorded.push_back(used);
+            return launched;
+        }
+        if graphs.refused.contains(&key) {
+            return run();
         }
         if !graphs.seen.contains(&key) {
             if graphs.seen.len() == GRAPHS {
@@ -413,9 +453,8 @@ impl Machine for Gpu {
         stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).w()?;
         let result = run();
         let graph = stream.end_capture(sys::CUgraphInstantiate_flags(0));
-        result?;
-        match graph {
-            Ok(Some(graph)) => {
+        match (result, graph) {
+            (Ok(()), Ok(Some(graph))) => {
                 if graphs.recorded.len() == GRAPHS {
                     graphs.recorded.pop_front();
                 }
@@ -423,8 +462,11 @@ impl Machine for Gpu {
                 graphs.recorded.push_back((key, graph));
                 Ok(())
             }
-            // Nothing was done while it was recorded.
-            Ok(None) | Err(_) => run(),
+            // Nothing was done while it was recorded, and will not be recorded another time.
+            _ => {
+                graphs.refused.insert(key);
+                run()
+            }
         }
     }
 }

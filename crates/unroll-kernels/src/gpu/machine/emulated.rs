@@ -134,19 +134,18 @@ impl Machine for Emulated {
         Ok((self.launches.get() - before) as f64)
     }
 
-    fn has_room(&self, launch: &Launch) -> bool {
-        match launch.together {
+    fn room(&self, launch: &Launch) -> std::result::Result<(), String> {
+        let has = match launch.together {
             Together::Any => true,
             Together::Clusters(_) => self.room[0],
             Together::All => self.room[1],
-        }
+        };
+        if has { Ok(()) } else { Err(format!("no room for {}", launch.kernel)) }
     }
 
     #[allow(unsafe_code)]
     fn launch<A: Argument>(&self, launch: &Launch, argument: &A) -> Result<()> {
-        if !self.has_room(launch) {
-            return Err(Error::msg(format!("no room for {}", launch.kernel)));
-        }
+        self.room(launch).map_err(Error::msg)?;
         self.launches.set(self.launches.get() + 1);
         let size = size_of::<A>();
         // SAFETY: a plain structure without padding, alive during the call.

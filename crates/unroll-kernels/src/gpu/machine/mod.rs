@@ -80,9 +80,14 @@ pub(crate) trait Machine {
     /// A matrix product.
     fn multiply(&self, product: &Product) -> Result<()>;
 
-    /// Whether the blocks of a launch that must run at the same time find room to.
-    fn has_room(&self, _launch: &Launch) -> bool {
-        true
+    /// Whether the blocks of a launch that must run at the same time find room to; or why not.
+    fn room(&self, _launch: &Launch) -> std::result::Result<(), String> {
+        Ok(())
+    }
+
+    /// Whether work can go on: on some machines one failure ends all.
+    fn alive(&self) -> Result<()> {
+        Ok(())
     }
 
     /// Runs a kernel.

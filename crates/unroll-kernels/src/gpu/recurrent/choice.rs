@@ -73,29 +73,51 @@ pub(super) fn ways(args: &Arguments, pass: Pass, limits: Option<Limits>) -> Vec<
     all.into_iter().map(|(_, way)| way).collect()
 }
 
-/// The ways that a machine has room for, in the same order.
-fn possible<M: Machine>(machine: &M, args: &Arguments, pass: Pass) -> Vec<Way> {
-    let mut ways = ways(args, pass, machine.limits());
-    ways.retain(|way| match way {
-        Way::Steps => true,
-        Way::Persistent(plan) => {
-            machine.has_room(&host::launch_of(args, plan, plan.teams_in_launch()))
+/// A way, or one that there is no room for, and why.
+type Possible = std::result::Result<Way, (Way, String)>;
+
+/// The ways that fit, with those that the machine has no room for told apart. Instead of a cluster without room,
+/// a smaller one.
+fn possible<M: Machine>(machine: &M, args: &Arguments, pass: Pass) -> Vec<Possible> {
+    let (batch, hidden) = (args.shape.batch, args.shape.hidden);
+    let smaller = |plan: &Plan| {
+        let limits = Limits { cluster: plan.ranks / 2, ..machine.limits()? };
+        let exchange = Exchange::Cluster;
+        Plan::best(&Request { cell: args.cell, pass, exchange, batch, hidden, limits })
+    };
+    let room = |way: Way| -> Possible {
+        let Way::Persistent(mut plan) = way else { return Ok(way) };
+        loop {
+            let launch = host::launch_of(args, &plan, plan.teams_in_launch());
+            match machine.room(&launch) {
+                Ok(()) => return Ok(Way::Persistent(plan)),
+                Err(reason) => match smaller(&plan) {
+                    Some(other) if plan.exchange == Exchange::Cluster => plan = other,
+                    _ => return Err((way, reason)),
+                },
+            }
         }
-    });
-    ways
+    };
+    ways(args, pass, machine.limits()).into_iter().map(room).collect()
 }
 
 /// The way by a policy that needs no measuring.
-fn decide(policy: Policy, ways: Vec<Way>) -> Way {
-    match policy {
-        Policy::Planned | Policy::Tuned | Policy::Library => ways[0],
-        Policy::Steps => Way::Steps,
-        Policy::Persistent(wanted) => {
-            let is_wanted =
-                |way: &Way| matches!(way, Way::Persistent(plan) if plan.exchange == wanted);
-            ways.into_iter().find(is_wanted).unwrap_or(Way::Steps)
+fn decide(policy: Policy, ways: Vec<Possible>) -> Result<Way> {
+    let Policy::Persistent(wanted) = policy else {
+        let mut usable = ways.into_iter().flatten();
+        let by_plan = usable.next().filter(|_| policy != Policy::Steps);
+        return Ok(by_plan.unwrap_or(Way::Steps));
+    };
+    let is_wanted = |way: &Way| matches!(way, Way::Persistent(plan) if plan.exchange == wanted);
+    for way in ways {
+        match way {
+            Ok(way) if is_wanted(&way) => return Ok(way),
+            // What is asked for by name is not quietly something else.
+            Err((way, reason)) if is_wanted(&way) => bail!("{way} cannot run here: {reason}"),
+            _ => {}
         }
     }
+    Ok(Way::Steps)
 }
 
 /// What a measurement holds for.
@@ -209,7 +231,7 @@ fn choose<M: Machine>(
     run: &dyn Fn(Way) -> Result<M::Buffer>,
 ) -> Result<Way> {
     if policy != Policy::Tuned {
-        return Ok(decide(policy, possible(machine, args, pass)));
+        return decide(policy, possible(machine, args, pass));
     }
     let (batch, hidden, tf32) = (args.shape.batch, args.shape.hidden, machine.tf32());
     let key = Key { device: machine.name(), cell: args.cell.name, pass, batch, hidden, tf32 };
@@ -227,7 +249,7 @@ fn choose<M: Machine>(
 fn measure<M: Machine>(
     machine: &M,
     args: &Arguments,
-    ways: Vec<Way>,
+    ways: Vec<Possible>,
     run: &dyn Fn(Way) -> Result<M::Buffer>,
 ) -> Result<Measured> {
     let expected = machine.read(&run(Way::Steps)?)?;
@@ -245,7 +267,19 @@ fn measure<M: Machine>(
         }
         Ok(least / steps)
     };
-    let all: Vec<_> = ways.into_iter().map(|way| (way, time(way))).collect();
+    let mut all = Vec::with_capacity(ways.len());
+    for way in ways {
+        let (way, time) = match way {
+            Ok(way) => (way, time(way)),
+            Err((way, reason)) => (way, Err(reason)),
+        };
+        if let Err(reason) = &time
+            && let Err(error) = machine.alive()
+        {
+            bail!("{way} cannot run ({reason}), and nothing after it: {error}");
+        }
+        all.push((way, time));
+    }
     let usable = all.iter().filter_map(|(way, time)| Some((*way, *time.as_ref().ok()?)));
     let best = usable.min_by(|a, b| a.1.total_cmp(&b.1)).map_or(Way::Steps, |(way, _)| way);
     Ok(Measured { best, all })

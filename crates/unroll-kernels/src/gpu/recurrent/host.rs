@@ -455,7 +455,9 @@ fn column_sums<M: Machine>(
 ) -> Result<M::Buffer> {
     let mut before: Option<M::Buffer> = None;
     loop {
-        let sums = rows.div_ceil(SUMMED_ROWS);
+        // A grid has at most 65,535 blocks in y.
+        let each = SUMMED_ROWS.max(rows.div_ceil(65_535));
+        let sums = rows.div_ceil(each);
         let out = machine.allocate(sums * columns)?;
         let launch = Launch {
             kernel: "column_sums".into(),
@@ -469,7 +471,7 @@ fn column_sums<M: Machine>(
             exchange: machine.place(&out),
             steps: rows as i32,
             hidden: columns as i32,
-            rows: SUMMED_ROWS as i32,
+            rows: each as i32,
             ..Sequence::empty()
         };
         machine.launch(&launch, &sequence)?;

@@ -102,6 +102,25 @@ impl Drop for Library {
     }
 }
 
+/// A descriptor that is given back.
+struct Descriptor(sys::cudnnTensorDescriptor_t);
+
+impl Descriptor {
+    fn new() -> Result<Self> {
+        let mut descriptor = Self(null_mut());
+        call!(cudnnCreateTensorDescriptor(&raw mut descriptor.0))?;
+        Ok(descriptor)
+    }
+}
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        if !self.0.is_null() {
+            let _ = call!(cudnnDestroyTensorDescriptor(self.0));
+        }
+    }
+}
+
 /// What a layer of some size needs, made once.
 struct Layer {
     library: Arc<Library>,
@@ -278,9 +297,7 @@ impl Layer {
         let gates = args.cell.gates;
         let space = gpu.allocate(self.weight_bytes / 4)?;
         let base = gpu.place(&space).0;
-        let (mut matrix, mut bias) = (null_mut(), null_mut());
-        call!(cudnnCreateTensorDescriptor(&raw mut matrix))?;
-        call!(cudnnCreateTensorDescriptor(&raw mut bias))?;
+        let (matrix, bias) = (Descriptor::new()?, Descriptor::new()?);
         let mut pieces: Vec<Piece> = Vec::new();
         let mut add = |part: usize, from: usize, to: u64, len: usize| -> Result<()> {
             let Some(to) = to.checked_sub(base) else { bail!("cuDNN's weights are elsewhere") };
@@ -306,9 +323,9 @@ impl Layer {
                 self.weight_bytes,
                 base as *const c_void,
                 id as i32,
-                matrix,
+                matrix.0,
                 &raw mut at,
-                bias,
+                bias.0,
                 &raw mut bias_at,
             ))?;
             let (part, gate) = (id / gates, id % gates);
@@ -318,8 +335,6 @@ impl Layer {
                 add(2 + part, gate * hidden, bias_at as u64, hidden)?;
             }
         }
-        call!(cudnnDestroyTensorDescriptor(matrix))?;
-        call!(cudnnDestroyTensorDescriptor(bias))?;
         Ok(pieces)
     }
 }
