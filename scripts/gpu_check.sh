@@ -128,8 +128,9 @@ fi
 
 steps=1000
 [ $device = cpu ] && steps=20
-for place in cpu $device; do
-    [ "$place" = cpu ] && [ $device = cpu ] && [ -d "$work/trial-cpu" ] && continue
+places=(cpu)
+[ $device = cpu ] || places+=($device)
+for place in "${places[@]}"; do
     part "One trained trial on $place" 60 \
         "$program" run experiments/quickstart.toml --device "$place" --out "$work/trial-$place" \
         --set 'measure=["quality"]' --set 'axes.task=["adding"]' --set 'axes.arch=["lstm"]' \
