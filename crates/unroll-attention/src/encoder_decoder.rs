@@ -284,15 +284,14 @@ impl EncoderDecoder {
             }
         };
         let (dtype, device) = (self.dtype(), self.device());
-        let size = queries.dim(3)?.max(values.dim(3)?);
+        let size = softmax::widest(&queries, &values)?;
         let fused = softmax::may_attend(form, dtype, device, size);
         let attended = cross::Memory { keys: &keys, values: &values, lengths: memory.lengths };
         let (context, weights) = match &self.attention {
-            Attention::Scored(score) if !score.is_product() => attended.weigh(
-                &score.pairs(&queries, &keys, softmax::may_fuse(form, dtype, device))?,
-                None,
-                keep,
-            )?,
+            Attention::Scored(score) if !score.is_product() => {
+                let may_fuse = softmax::may_fuse(form, dtype, device);
+                attended.weigh(&score.pairs(&queries, &keys, may_fuse)?, None, keep)?
+            }
             _ => attended.attend(&queries, scale, None, (fused, keep))?,
         };
         let context = match &self.attention {

@@ -81,7 +81,12 @@ pub(crate) fn may_fuse(form: Form, dtype: DType, device: &Device) -> bool {
 
 /// The same for attention over heads of `size` features: also on GPUs, and in 16 bits.
 pub(crate) fn may_attend(form: Form, dtype: DType, device: &Device, size: usize) -> bool {
-    form == Form::Auto && unroll_kernels::supports_attention(device, dtype, (size, size))
+    form == Form::Auto && unroll_kernels::supports_attention(device, dtype, size)
+}
+
+/// Features of queries or of values `(B, N, rows, features)`, whichever are more.
+pub(crate) fn widest(queries: &Tensor, values: &Tensor) -> Result<usize> {
+    Ok(queries.dim(3)?.max(values.dim(3)?))
 }
 
 /// `softmax(scale Q K^T + mask) V` `(B, N, T, V)` as one operation: the numbers of [`attend`] with

@@ -185,6 +185,22 @@ DEVICE float sum_of_row(float value) {
     return value + __shfl_xor_sync(0xffffffffu, value, 2);
 }
 
+/// Reads the keys that any of a block's queries sees, and their values, tile by tile, and calls `with` with the
+/// first key of each.
+template <int D, class With>
+DEVICE void over_keys(const Attention &p, const Part &part, float *keys, float *values, With with) {
+    constexpr int TILE = OTHER<D>;
+    const int last_row = smaller(part.first + OWN, p.query_count) - 1;
+    const int begin = Visible(p, part.batch, part.first).from / TILE * TILE, end = Visible(p, part.batch, last_row).to;
+    for (int first = begin; first < end; first += TILE) {
+        __syncthreads();
+        load_tile<D>(keys, part, p.keys, first, TILE, p.key_count, p.size);
+        load_tile<D>(values, part, p.values, first, TILE, p.key_count, p.value_size);
+        __syncthreads();
+        with(first);
+    }
+}
+
 template <int D, int TERMS> DEVICE void attention_forward(const Attention &p) {
     constexpr int TILE = OTHER<D>, N = TILE / 8;
     float *queries = shared_memory(), *keys = queries + OWN * STRIDE<D>, *values = keys + TILE * STRIDE<D>;
@@ -195,14 +211,7 @@ template <int D, int TERMS> DEVICE void attention_forward(const Attention &p) {
 
     float out[D / 8][4] = {}, peak[2] = {-INFINITY, -INFINITY}, total[2] = {0.0f, 0.0f};
     const Visible visible[2] = {{p, part.batch, row}, {p, part.batch, row + 8}};
-    // Of the block's first row and its last.
-    const int last_row = smaller(part.first + OWN, p.query_count) - 1;
-    const int begin = Visible(p, part.batch, part.first).from / TILE * TILE, end = Visible(p, part.batch, last_row).to;
-    for (int first = begin; first < end; first += TILE) {
-        __syncthreads();
-        load_tile<D>(keys, part, p.keys, first, TILE, p.key_count, p.size);
-        load_tile<D>(values, part, p.values, first, TILE, p.key_count, p.value_size);
-        __syncthreads();
+    over_keys<D>(p, part, keys, values, [&](int first) {
         float weights[N][4];
         scores<D, TERMS>(weights, queries, keys);
         UNROLL()
@@ -235,7 +244,7 @@ template <int D, int TERMS> DEVICE void attention_forward(const Attention &p) {
             }
         }
         weigh<D, TERMS>(out, weights, values);
-    }
+    });
     UNROLL()
     for (int half = 0; half < 2; half++) {
         const float sum = sum_of_row(total[half]), over = sum > 0.0f ? 1.0f / sum : 0.0f;
@@ -269,13 +278,7 @@ template <int D, int TERMS> DEVICE void attention_backward_queries(const Attenti
 
     float sum[D / 8][4] = {};
     const Visible visible[2] = {{p, part.batch, row}, {p, part.batch, row + 8}};
-    const int last_row = smaller(part.first + OWN, p.query_count) - 1;
-    const int begin = Visible(p, part.batch, part.first).from / TILE * TILE, end = Visible(p, part.batch, last_row).to;
-    for (int first = begin; first < end; first += TILE) {
-        __syncthreads();
-        load_tile<D>(keys, part, p.keys, first, TILE, p.key_count, p.size);
-        load_tile<D>(values, part, p.values, first, TILE, p.key_count, p.value_size);
-        __syncthreads();
+    over_keys<D>(p, part, keys, values, [&](int first) {
         float weights[N][4], along[N][4];
         scores<D, TERMS>(weights, queries, keys);
         scores<D, TERMS>(along, gradients, values);
@@ -289,7 +292,7 @@ template <int D, int TERMS> DEVICE void attention_backward_queries(const Attenti
             }
         }
         weigh<D, TERMS>(sum, weights, keys);
-    }
+    });
     store<D>(sum, part, p.grad_queries, p.query_count, p.size);
 }
 
@@ -357,14 +360,16 @@ template <int D, int TERMS> DEVICE void attention_backward_keys(const Attention 
         attention_backward_keys<size, terms>(p);                                                          \
     }
 
-#define ATTENTIONS(size, blocks) \
-    ATTENTION(size, 1, blocks)   \
-    ATTENTION(size, 3, blocks)
+/// As many blocks on a multiprocessor as leave registers for all that a thread holds: three products for one need
+/// more.
+#define ATTENTIONS(size, blocks, blocks_exact) \
+    ATTENTION(size, 1, blocks)                 \
+    ATTENTION(size, 3, blocks_exact)
 
-ATTENTIONS(16, 3)
-ATTENTIONS(32, 3)
-ATTENTIONS(64, 3)
-ATTENTIONS(128, 2)
+ATTENTIONS(16, 3, 2)
+ATTENTIONS(32, 3, 2)
+ATTENTIONS(64, 3, 2)
+ATTENTIONS(128, 2, 2)
 
 /// `dots`: a warp for each query of each head. Any grid.
 KERNEL(128, 4, attention_dots, Attention p) {

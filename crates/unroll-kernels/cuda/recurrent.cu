@@ -4,7 +4,7 @@
 #include "persistent.h"
 
 /// One block on a multiprocessor: persistent kernels fill it.
-#define PERSISTENT_KERNEL(name) KERNEL(256, 1, name, Sequence p)
+#define RECURRENT_KERNEL(name) KERNEL(256, 1, name, Sequence p)
 
 /// One step forward of the whole batch, from the recurrent products. Any grid.
 template <int CELL> DEVICE void step_forward(const Sequence &p) {
@@ -44,19 +44,19 @@ template <int CELL> DEVICE void step_backward(const Sequence &p) {
     }
 }
 
-#define STEPS(cell, name)                                                          \
-    PERSISTENT_KERNEL(step_forward_##name) { step_forward<cell>(p); }       \
-    PERSISTENT_KERNEL(step_backward_##name) { step_backward<cell>(p); }
+#define STEPS(cell, name)                                            \
+    RECURRENT_KERNEL(step_forward_##name) { step_forward<cell>(p); } \
+    RECURRENT_KERNEL(step_backward_##name) { step_backward<cell>(p); }
 
 STEPS(RNN, rnn)
 STEPS(GRU, gru)
 STEPS(LSTM, lstm)
 
-#define PERSISTENT(cell, name, tile)                                                                              \
-    PERSISTENT_KERNEL(forward_##name##_##tile##_cluster) { sequence_forward<cell, tile, true>(p); }        \
-    PERSISTENT_KERNEL(forward_##name##_##tile##_grid) { sequence_forward<cell, tile, false>(p); }          \
-    PERSISTENT_KERNEL(backward_##name##_##tile##_cluster) { sequence_backward<cell, tile, true>(p); }      \
-    PERSISTENT_KERNEL(backward_##name##_##tile##_grid) { sequence_backward<cell, tile, false>(p); }
+#define PERSISTENT(cell, name, tile)                                                                 \
+    RECURRENT_KERNEL(forward_##name##_##tile##_cluster) { sequence_forward<cell, tile, true>(p); }   \
+    RECURRENT_KERNEL(forward_##name##_##tile##_grid) { sequence_forward<cell, tile, false>(p); }     \
+    RECURRENT_KERNEL(backward_##name##_##tile##_cluster) { sequence_backward<cell, tile, true>(p); } \
+    RECURRENT_KERNEL(backward_##name##_##tile##_grid) { sequence_backward<cell, tile, false>(p); }
 
 #define TILES(cell, name)     \
     PERSISTENT(cell, name, 4) \
@@ -68,7 +68,7 @@ TILES(GRU, gru)
 TILES(LSTM, lstm)
 
 /// The states that each step began with, `(B, T, H)`, zero on padding, into `exchange`. Any grid.
-PERSISTENT_KERNEL(states_before) {
+RECURRENT_KERNEL(states_before) {
     const size_t size = static_cast<size_t>(p.batch) * p.steps * p.hidden;
     for (size_t index = blockIdx.x * static_cast<size_t>(blockDim.x) + threadIdx.x; index < size;
          index += static_cast<size_t>(gridDim.x) * blockDim.x) {
@@ -85,7 +85,7 @@ PERSISTENT_KERNEL(states_before) {
 
 /// Sums over rows: `exchange` (rows / `rows` of them, hidden) of `gates` (steps, hidden), `rows` rows to one sum.
 /// 32 columns a block in x, one sum in y.
-PERSISTENT_KERNEL(column_sums) {
+RECURRENT_KERNEL(column_sums) {
     float *sums = shared_memory();
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
     const int column = blockIdx.x * 32 + lane;

@@ -13,8 +13,8 @@ use std::sync::OnceLock;
 use candle_core::{CpuStorage, CustomOp1, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
 
 use crate::float::Float;
-use crate::is_half;
 use crate::storage::host;
+use crate::{is_half, widened};
 pub(crate) use blocks::Sizes;
 use blocks::{Gradients, Incoming, Operand, Problem, Statistics};
 
@@ -74,7 +74,7 @@ pub fn attention(args: &AttentionArgs<'_>) -> Result<Tensor> {
     let op = AttentionOp::new(sizes, args.scale, args.mask, args.lengths, dtype)?;
     // Rows may lie anywhere, but the features of a row lie together.
     let together = |x: &Tensor| {
-        let x = widened(x)?;
+        let x = x.to_dtype(widened(x.dtype()))?;
         match x.stride() {
             [.., 1] => Ok(x),
             _ => x.contiguous(),
@@ -82,11 +82,6 @@ pub fn attention(args: &AttentionArgs<'_>) -> Result<Tensor> {
     };
     let (keys, values) = (together(args.keys)?, together(args.values)?);
     together(args.queries)?.apply_op3(&keys, &values, op)?.to_dtype(dtype)
-}
-
-/// In f32 where there are but 16 bits.
-fn widened(x: &Tensor) -> Result<Tensor> {
-    if is_half(x.dtype()) { x.to_dtype(DType::F32) } else { Ok(x.clone()) }
 }
 
 /// Attention of a sequence over itself from `packed` `(B, T, 3H)`: queries, keys and values one after
@@ -109,8 +104,9 @@ pub fn self_attention(
     }
     let size = features / (3 * heads);
     let sizes = Sizes { batch, heads, queries: steps, keys: steps, size, value_size: size };
-    let op = AttentionOp::new(sizes, scale, mask, lengths, packed.dtype())?;
-    widened(packed)?.contiguous()?.apply_op1(PackedOp(op))?.to_dtype(packed.dtype())
+    let dtype = packed.dtype();
+    let op = AttentionOp::new(sizes, scale, mask, lengths, dtype)?;
+    packed.to_dtype(widened(dtype))?.contiguous()?.apply_op1(PackedOp(op))?.to_dtype(dtype)
 }
 
 /// The operation behind [`attention`].

@@ -63,7 +63,7 @@ pub fn supports(device: &Device, dtype: DType) -> bool {
 /// that resets before its product. `UNROLL_GPU_RECURRENT=candle` leaves GPUs to candle's operations. bf16 and
 /// f16 run where f32 does.
 pub fn supports_layer(device: &Device, dtype: DType, kind: CellKind) -> bool {
-    let dtype = if is_half(dtype) { DType::F32 } else { dtype };
+    let dtype = widened(dtype);
     supports(device, dtype) || supports_layer_on_gpu(device, dtype, kind)
 }
 
@@ -72,18 +72,19 @@ fn is_half(dtype: DType) -> bool {
     matches!(dtype, DType::BF16 | DType::F16)
 }
 
-/// Whether [`attention()`] runs heads of so many features (of queries and keys, and of values) on this device and
-/// type: as [`supports`], in f32 on GPUs up to 128 features, and in bf16 and f16 where f32 does.
+/// The type that operations run in: f32 for 16 bits.
+fn widened(dtype: DType) -> DType {
+    if is_half(dtype) { DType::F32 } else { dtype }
+}
+
+/// Whether [`attention()`] runs heads of `size` features (of keys or of values, whichever are more) on this device
+/// and type: as [`supports`], in f32 on GPUs up to 128 features, and in bf16 and f16 where f32 does.
 /// `UNROLL_GPU_ATTENTION=candle` leaves GPUs to candle's operations.
-pub fn supports_attention(
-    device: &Device,
-    dtype: DType,
-    (size, value_size): (usize, usize),
-) -> bool {
+pub fn supports_attention(device: &Device, dtype: DType, size: usize) -> bool {
     static CANDLE: OnceLock<bool> = OnceLock::new();
     let candle = || *CANDLE.get_or_init(|| is_candle("UNROLL_GPU_ATTENTION"));
-    let dtype = if is_half(dtype) { DType::F32 } else { dtype };
-    let fits = (1..=GPU_FEATURES).contains(&size.max(value_size));
+    let dtype = widened(dtype);
+    let fits = (1..=GPU_FEATURES).contains(&size);
     let on_gpu = device.is_cuda() && dtype == DType::F32 && fits;
     supports(device, dtype) || (on_gpu && enabled() && !candle())
 }

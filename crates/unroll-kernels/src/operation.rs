@@ -7,7 +7,7 @@
 //! [`Slots`], where the operation's backward pass leaves them; candle walks the graph from outputs to
 //! inputs, so they are there in time. In the same way the last states take theirs to the operation.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use candle_core::backend::BackendStorage;
 use candle_core::{
@@ -18,13 +18,14 @@ use candle_core::{
 use crate::buffers::{Dims, TimeOrder};
 use crate::fused::{self, Call, Wanted};
 use crate::gru::Gru;
-use crate::is_half;
 use crate::isa::Isa;
 use crate::lstm::Lstm;
 use crate::real::Real;
 use crate::recurrent::{CellKind, Layer, LayerOutput};
 use crate::rnn::Rnn;
 use crate::sequence::{self, Gradients, Inputs, OutputGradients, Weights};
+use crate::threads::lock;
+use crate::{is_half, widened};
 
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -58,18 +59,14 @@ pub(crate) fn apply(
         layer.probe_cell,
     ];
     let dtype = layer.input.dtype();
-    let half = is_half(dtype);
-    let widened = |tensor: &Tensor| match half {
-        true => tensor.to_dtype(DType::F32)?.contiguous(),
-        false => tensor.contiguous(),
-    };
-    let input = widened(layer.input)?;
+    let wide = |tensor: &Tensor| tensor.to_dtype(widened(tensor.dtype()))?.contiguous();
+    let input = wide(layer.input)?;
     let slots = Arc::<Mutex<Slots>>::default();
     let mut kept: [Option<Tensor>; PARTS] = Default::default();
     let mut joined = Tensor::zeros(1, input.dtype(), input.device())?;
     for (index, part) in parts.into_iter().enumerate() {
         let Some(part) = part else { continue };
-        let part = widened(part)?;
+        let part = wide(part)?;
         if part.track_op() {
             joined = joined.apply_op2(&part, Join { slots: slots.clone(), index })?;
         }
@@ -82,7 +79,7 @@ pub(crate) fn apply(
         isa,
         parts: kept,
         keep: input.track_op() || joined.track_op(),
-        half,
+        half: is_half(dtype),
         slots: slots.clone(),
     };
     let output = input.apply_op2(&joined, operation)?;
@@ -109,10 +106,6 @@ enum State {
     Cpu(CpuStorage),
     #[cfg(feature = "cuda")]
     Cuda(candle_core::CudaStorage),
-}
-
-fn lock(slots: &Mutex<Slots>) -> MutexGuard<'_, Slots> {
-    slots.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Joins one part to the graph: yields one number, and the part's gradient in the backward pass.

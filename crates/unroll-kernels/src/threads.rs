@@ -1,4 +1,6 @@
-//! Threads beside ours.
+//! Threads beside ours, and locks among them.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Keeps candle from starting threads of its own for element-wise operations; whether it did.
 ///
@@ -22,4 +24,9 @@ pub fn keep_candle_to_one_thread() -> bool {
         std::env::set_var(NAME, "1");
     }
     true
+}
+
+/// Locks what no panic can leave half done.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

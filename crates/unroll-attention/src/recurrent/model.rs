@@ -155,7 +155,8 @@ impl RecurrentAttention {
         let dropout = stream.as_ref().map(|stream| WeightDropout { probability, stream });
         let tensors = (&asked, &scored, &keys.unsqueeze(1)?);
         let may_fuse = softmax::may_fuse(args.form, dtype, device);
-        let may_attend = softmax::may_attend(args.form, dtype, device, widest(&tensors)?);
+        let may_attend =
+            softmax::may_attend(args.form, dtype, device, softmax::widest(tensors.0, tensors.2)?);
         let fused = score.is_product() && dropout.is_none() && !args.attention && may_attend;
         let attended = if fused {
             let visible = Visible::new(pattern, cached, args.lengths);
@@ -206,7 +207,8 @@ impl RecurrentAttention {
         let tensors = (&asked, &scored, &keys.unsqueeze(1)?);
         let (dtype, device) = (self.dtype(), self.device());
         let may_fuse = softmax::may_fuse(form, dtype, device);
-        let may_attend = softmax::may_attend(form, dtype, device, widest(&tensors)?);
+        let may_attend =
+            softmax::may_attend(form, dtype, device, softmax::widest(tensors.0, tensors.2)?);
         let visible =
             Visible::last(pattern, sizes, lengths).filter(|_| score.is_product() && may_attend);
         let context = match visible {
@@ -364,8 +366,4 @@ impl SequenceModel for RecurrentAttention {
     fn cost(&self, batch: usize, seq_len: usize) -> Cost {
         self.config.cost(batch, seq_len)
     }
-}
-/// Most features of what is compared and what is read, `(B, N, rows, features)`.
-fn widest((asked, _, read): &(&Tensor, &Tensor, &Tensor)) -> Result<usize> {
-    Ok(asked.dim(3)?.max(read.dim(3)?))
 }

@@ -1,6 +1,8 @@
 //! Buffers that are used again by later calls: fresh pages cost more than the work on them.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
+
+use crate::threads::lock;
 
 /// Buffers kept at most; a call uses fewer than this.
 const MOST_KEPT: usize = 12;
@@ -24,7 +26,7 @@ impl Scratch {
         if len == 0 {
             return Self::default();
         }
-        let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = lock(&KEPT);
         // The smallest one that is large enough, unless most of it would lie idle.
         let fits = |buffer: &Vec<f32>| buffer.len() >= len && buffer.len() / 2 <= len;
         let best = (0..kept.len()).filter(|&i| fits(&kept[i])).min_by_key(|&i| kept[i].len());
@@ -60,7 +62,7 @@ impl Drop for Scratch {
         if self.len == 0 {
             return;
         }
-        let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = lock(&KEPT);
         kept.push(std::mem::take(&mut self.buffer));
         // The oldest go first: shapes change, and their buffers then never fit again.
         while kept.len() > MOST_KEPT || kept.iter().map(Vec::len).sum::<usize>() > MOST_ELEMENTS {

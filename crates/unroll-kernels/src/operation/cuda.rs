@@ -8,11 +8,12 @@ use candle_core::{DType, Layout, Result, Shape, Storage, Tensor, bail};
 
 use super::{
     AnySaved, BIAS_HH, BIAS_IH, CELL, HIDDEN, Join, LastState, Operation, PARTS, PROBE_CELL,
-    PROBE_HIDDEN, State, WEIGHT_HH, WEIGHT_IH, lock,
+    PROBE_HIDDEN, State, WEIGHT_HH, WEIGHT_IH,
 };
 use crate::gpu::machine::{Place, cuda::Gpu};
 use crate::gpu::recurrent as gpu;
 use crate::gpu::recurrent::{Arguments, Incoming, Lengths, Wanted};
+use crate::threads::lock;
 
 fn values<'a>(storage: &'a CudaStorage, layout: &Layout) -> Result<(&'a CudaSlice<f32>, usize)> {
     match (layout.contiguous_offsets(), storage.dtype()) {

@@ -128,8 +128,8 @@ fn sdpa(request: &LayerRequest, options: &TimingOptions) -> unroll_probe::Result
         None
     };
     let scale = 1.0 / (size as f64).sqrt();
-    let fused = request.form == Form::Auto
-        && unroll_kernels::supports_attention(device, dtype, (size, size));
+    let fused =
+        request.form == Form::Auto && unroll_kernels::supports_attention(device, dtype, size);
     let attend = |q: &Tensor, k: &Tensor, v: &Tensor| -> unroll_core::Result<Tensor> {
         if fused {
             return Ok(unroll_kernels::attention(&AttentionArgs {

@@ -1,8 +1,8 @@
 //! The machine that is a GPU.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::ffi::{CString, c_int, c_void};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use candle_core::cuda_backend::cudarc::cublas::{result as cublas, sys as blas};
 use candle_core::cuda_backend::cudarc::driver::sys::{self, CUresult};
@@ -11,6 +11,7 @@ use candle_core::cuda_backend::{CudaDevice, DeviceId, WrapErr};
 use candle_core::{Result, bail};
 
 use super::{Argument, Factor, Launch, Limits, Machine, Place, Product, Together};
+use crate::threads::lock;
 
 /// The kernels, compiled for the architectures that build.rs names.
 static KERNELS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kernels.fatbin"));
@@ -56,17 +57,13 @@ unsafe impl<T> Sync for Handle<T> {}
 struct Graphs {
     seen: VecDeque<Vec<u64>>,
     recorded: VecDeque<(Vec<u64>, CudaGraph)>,
-    /// What cannot be recorded.
-    refused: HashSet<Vec<u64>>,
+    /// Whether recording failed once: then nothing is recorded any more.
+    refused: bool,
 }
 
 #[allow(unsafe_code)]
 // SAFETY: as for `Handle`; a mutex keeps to one thread at a time.
 unsafe impl Send for Graphs {}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// What the driver answers, with what was asked.
 fn answered(asked: &str, answer: CUresult) -> Result<()> {
@@ -258,7 +255,6 @@ impl Loaded {
             Ok(value.max(0) as usize)
         };
         use sys::CUdevice_attribute_enum as Attribute;
-        let hopper = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)? >= 9;
         let cooperative = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH)? == 1;
         let limits = Limits {
             multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
@@ -274,7 +270,7 @@ impl Loaded {
         let answer = unsafe { sys::cuModuleLoadData(&raw mut module, KERNELS.as_ptr().cast()) };
         answered("the kernels", answer)?;
         Ok(Self {
-            limits: (hopper && cooperative).then_some(limits),
+            limits: cooperative.then_some(limits),
             module: Handle(module),
             functions: Mutex::default(),
             graphs: Mutex::default(),
@@ -439,7 +435,7 @@ impl Machine for Gpu {
             graphs.recorded.push_back(used);
             return launched;
         }
-        if graphs.refused.contains(&key) {
+        if graphs.refused {
             return run();
         }
         if !graphs.seen.contains(&key) {
@@ -462,9 +458,9 @@ impl Machine for Gpu {
                 graphs.recorded.push_back((key, graph));
                 Ok(())
             }
-            // Nothing was done while it was recorded, and will not be recorded another time.
+            // Nothing was done while it was recorded.
             _ => {
-                graphs.refused.insert(key);
+                graphs.refused = true;
                 run()
             }
         }

@@ -120,7 +120,7 @@ impl Machine for Emulated {
     }
 
     fn name(&self) -> String {
-        format!("emulated, {:?}", self.limits)
+        format!("emulated, {:?}, {:?}", self.limits, self.room)
     }
 
     fn read(&self, buffer: &Memory) -> Result<Vec<f32>> {

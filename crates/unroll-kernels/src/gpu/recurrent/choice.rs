@@ -7,19 +7,20 @@
 //! keep the fastest for as long as the process lives, cuDNN if it is that; `cudnn` for cuDNN where it knows a layer.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use candle_core::{Result, bail};
 
 use super::host::{self, Arguments, Forward, Gradients, Incoming, Kept, Wanted};
 use super::plan::{Exchange, Pass, Plan, Request, Way, cost_of_steps};
 use crate::gpu::machine::{Limits, Machine};
+use crate::threads::lock;
 
 /// How often a way is timed; the least counts.
 pub(super) const TIMES: usize = 3;
 
 /// What `UNROLL_GPU_RECURRENT` says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Policy {
     /// By expected cost.
     Planned,
@@ -103,10 +104,12 @@ fn possible<M: Machine>(machine: &M, args: &Arguments, pass: Pass) -> Vec<Possib
 
 /// The way by a policy that needs no measuring.
 fn decide(policy: Policy, ways: Vec<Possible>) -> Result<Way> {
-    let Policy::Persistent(wanted) = policy else {
-        let mut usable = ways.into_iter().flatten();
-        let by_plan = usable.next().filter(|_| policy != Policy::Steps);
-        return Ok(by_plan.unwrap_or(Way::Steps));
+    let wanted = match policy {
+        Policy::Steps => return Ok(Way::Steps),
+        Policy::Persistent(wanted) => wanted,
+        Policy::Planned | Policy::Tuned | Policy::Library => {
+            return Ok(ways.into_iter().flatten().next().unwrap_or(Way::Steps));
+        }
     };
     let is_wanted = |way: &Way| matches!(way, Way::Persistent(plan) if plan.exchange == wanted);
     for way in ways {
@@ -120,9 +123,10 @@ fn decide(policy: Policy, ways: Vec<Possible>) -> Result<Way> {
     Ok(Way::Steps)
 }
 
-/// What a measurement holds for.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// What a choice holds for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
+    policy: Policy,
     device: String,
     cell: &'static str,
     pass: Pass,
@@ -132,20 +136,19 @@ struct Key {
     tf32: bool,
 }
 
-/// What was measured, once in the process.
-static MEASURED: Mutex<BTreeMap<Key, Measured>> = Mutex::new(BTreeMap::new());
+/// What was chosen, once in the process: layers ask at every call.
+static CHOSEN: Mutex<BTreeMap<Key, Chosen>> = Mutex::new(BTreeMap::new());
 
 #[derive(Debug, Clone)]
-struct Measured {
+struct Chosen {
     best: Way,
-    /// All ways with seconds per step, or why one cannot be used.
+    /// What tuning measured: all ways with seconds per step, or why one cannot be used.
     all: Vec<(Way, std::result::Result<f64, String>)>,
 }
 
 /// What tuning found so far, one line for each layer and pass: all ways, with microseconds per step.
 pub(crate) fn findings() -> Vec<String> {
-    let measured = MEASURED.lock().unwrap_or_else(PoisonError::into_inner);
-    let line = |(key, found): (&Key, &Measured)| {
+    let line = |(key, found): (&Key, &Chosen)| {
         let ways = found.all.iter().map(|(way, time)| match time {
             Ok(seconds) => format!("{way} {:.2} us", seconds * 1e6),
             Err(reason) => format!("{way} not usable: {reason}"),
@@ -156,7 +159,7 @@ pub(crate) fn findings() -> Vec<String> {
         let rounding = if key.tf32 { " tf32" } else { "" };
         format!("{cell} {pass} B={batch} H={hidden}{rounding}: {}, of {ways}", found.best)
     };
-    measured.iter().map(line).collect()
+    lock(&CHOSEN).iter().filter(|(_, found)| !found.all.is_empty()).map(line).collect()
 }
 
 #[cfg(feature = "cuda")]
@@ -230,18 +233,20 @@ fn choose<M: Machine>(
     pass: Pass,
     run: &dyn Fn(Way) -> Result<M::Buffer>,
 ) -> Result<Way> {
-    if policy != Policy::Tuned {
-        return decide(policy, possible(machine, args, pass));
-    }
     let (batch, hidden, tf32) = (args.shape.batch, args.shape.hidden, machine.tf32());
-    let key = Key { device: machine.name(), cell: args.cell.name, pass, batch, hidden, tf32 };
-    let mut measured = MEASURED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(found) = measured.get(&key) {
+    let (device, cell) = (machine.name(), args.cell.name);
+    let key = Key { policy, device, cell, pass, batch, hidden, tf32 };
+    let mut chosen = lock(&CHOSEN);
+    if let Some(found) = chosen.get(&key) {
         return Ok(found.best);
     }
-    let found = measure(machine, args, possible(machine, args, pass), run)?;
+    let ways = possible(machine, args, pass);
+    let found = match policy {
+        Policy::Tuned => measure(machine, args, ways, run)?,
+        _ => Chosen { best: decide(policy, ways)?, all: Vec::new() },
+    };
     let best = found.best;
-    measured.insert(key, found);
+    chosen.insert(key, found);
     Ok(best)
 }
 
@@ -251,7 +256,7 @@ fn measure<M: Machine>(
     args: &Arguments,
     ways: Vec<Possible>,
     run: &dyn Fn(Way) -> Result<M::Buffer>,
-) -> Result<Measured> {
+) -> Result<Chosen> {
     let expected = machine.read(&run(Way::Steps)?)?;
     let steps = args.shape.steps as f64;
     let time = |way: Way| -> std::result::Result<f64, String> {
@@ -282,7 +287,7 @@ fn measure<M: Machine>(
     }
     let usable = all.iter().filter_map(|(way, time)| Some((*way, *time.as_ref().ok()?)));
     let best = usable.min_by(|a, b| a.1.total_cmp(&b.1)).map_or(Way::Steps, |(way, _)| way);
-    Ok(Measured { best, all })
+    Ok(Chosen { best, all })
 }
 
 /// The largest difference relative to the largest number, where it is more than rounding explains.

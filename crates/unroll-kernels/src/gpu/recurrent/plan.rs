@@ -5,7 +5,7 @@ use std::fmt;
 use super::launch::Cell;
 use crate::gpu::machine::Limits;
 
-/// Threads of a block: `KERNEL` in cuda/device.h allows no more.
+/// Threads of a block: `RECURRENT_KERNEL` in cuda/recurrent.cu allows no more.
 pub(crate) const THREADS: usize = 256;
 /// Pairs of unit and sequence that a thread may have of one tile: `PAIRS` in cuda/persistent.h.
 const PAIRS: usize = 4;
@@ -20,7 +20,7 @@ pub(crate) enum Pass {
 }
 
 /// How the blocks of a team tell each other what they found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Exchange {
     /// Through each other's shared memory, within a thread-block cluster.
     Cluster,
