@@ -12,7 +12,8 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
     let dims = x.dims();
     let (outputs, inputs) = weight.dims2()?;
     let rows = x.elem_count() / inputs.max(1);
-    let y = x.reshape((rows, inputs))?.matmul(&weight.t()?)?;
+    // A part of the columns of a wider matrix is copied: on GPUs candle multiplies whole matrices alone.
+    let y = x.reshape((rows, inputs))?.matmul(&weight.contiguous()?.t()?)?;
     let y = match bias {
         Some(bias) => y.broadcast_add(bias)?,
         None => y,
