@@ -5,6 +5,7 @@
 #   scripts/gpu_check.sh [--out DIR]           # on the GPU machine, which needs neither Rust nor nvcc
 #   scripts/gpu_check.sh --sanitize            # the kernels under compute-sanitizer instead
 #   scripts/gpu_check.sh --cpu                 # the script itself, small and on the processor
+#   scripts/simulate_gpu.sh scripts/gpu_check.sh --small      # ... and on a GPU in software, where there is none
 #
 # Every architecture held to the processor in f64, recurrent layers in every way they can be run, one trained trial
 # beside the same on the processor, training throughput over lengths, and layers beside cuDNN in fp32, TF32 and bf16
@@ -12,11 +13,12 @@
 # into DIR (target/gpu_check). The program is target/cuda/unroll or $UNROLL. Exit code 1: a part failed.
 set -uo pipefail
 
-device=cuda out= mode=check program=${UNROLL:-}
+device=cuda small= out= mode=check program=${UNROLL:-}
 while [ $# -gt 0 ]; do
     case $1 in
         --out) out=$(realpath -m "$2"); shift 2 ;;
-        --cpu) device=cpu; shift ;;
+        --cpu) device=cpu small=1; shift ;;
+        --small) small=1; shift ;;
         --sanitize) mode=sanitize; shift ;;
         *) sed -n '2,/^set -uo/p' "${BASH_SOURCE[0]}" | sed '$d'; exit 2 ;;
     esac
@@ -35,7 +37,9 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 summary=$out/summary.md
 failed=0
-limit=530
+# Seconds in all; small, there is no hurry, and a GPU in software is slow.
+limit=530 patience=1
+[ -n "$small" ] && limit=3000 patience=10
 
 # PyTorch brings the libraries of CUDA 13.
 libraries=$(python3 - <<'PYTHON' 2>/dev/null
@@ -52,7 +56,7 @@ left() { echo $((limit - SECONDS)); }
 
 # part TITLE SECONDS COMMAND...: what it prints goes to $work/last, and to log.txt.
 part() {
-    local title=$1 most=$2 code=0 begin=$SECONDS
+    local title=$1 most=$(($2 * patience)) code=0 begin=$SECONDS
     shift 2
     : >"$work/last"
     [ "$most" -gt "$(left)" ] && most=$(left)
@@ -85,7 +89,8 @@ tail_of_it() {
 say "# Unroll on $device"
 say "" "$("$program" --version), $(git describe --always --dirty 2>/dev/null || echo 'no revision')."
 if [ $device = cuda ]; then
-    say "" "$(nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv,noheader 2>&1)"
+    say "" "$(nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv,noheader 2>/dev/null \
+        || echo 'There is no nvidia-smi.')"
 fi
 
 if [ $mode = sanitize ]; then
@@ -112,36 +117,41 @@ if [ $mode = sanitize ]; then
 fi
 
 roundings=f64,fp32,tf32,bf16 quick=()
-[ $device = cpu ] && roundings=fp32 quick=(--quick --arch gru,transformer)
+[ -n "$small" ] && quick=(--quick --arch gru,transformer,luong_concat)
+[ $device = cpu ] && roundings=fp32
 part "Agreement with the processor in f64" 120 \
     "$program" parity --device $device --rounding $roundings "${quick[@]}" --csv "$out/parity.csv"
 tail_of_it 60
 if [ $device = cuda ]; then
-    for way in candle steps cluster grid cudnn; do
+    ways=(candle steps cluster grid cudnn) quick=()
+    # cuDNN has no double in software.
+    [ -n "$small" ] && ways=(candle steps cluster grid) quick=(--quick)
+    for way in "${ways[@]}"; do
         export UNROLL_GPU_RECURRENT=$way
         part "Recurrent layers, way: $way" 40 \
-            "$program" parity --device cuda --arch rnn,gru,lstm --rounding fp32,tf32
+            "$program" parity --device cuda --arch rnn,gru,lstm --rounding fp32,tf32 "${quick[@]}"
         tail_of_it 8
     done
     export UNROLL_GPU_RECURRENT=tuned
 fi
 
-steps=1000
-[ $device = cpu ] && steps=20
+steps=1000 evaluated=500
+[ -n "$small" ] && steps=20 evaluated=50
 places=(cpu)
 [ $device = cpu ] || places+=($device)
 for place in "${places[@]}"; do
     part "One trained trial on $place" 60 \
         "$program" run experiments/quickstart.toml --device "$place" --out "$work/trial-$place" \
         --set 'measure=["quality"]' --set 'axes.task=["adding"]' --set 'axes.arch=["lstm"]' \
-        --set 'axes.seed=[0]' --set "train.steps=$steps"
+        --set 'axes.seed=[0]' --set "train.steps=$steps" --set "task.adding.eval_examples=$evaluated"
     tail_of_it 6
 done
 
-sweep=(--set 'axes.precision=["fp32", "tf32"]')
-if [ $device = cpu ]; then
-    sweep=(--set 'axes.length=[16, 32]' --set 'axes.arch=["gru", "transformer"]'
-        --set 'throughput.min_seconds=0.01' --set 'model.hidden_size=32' --set 'model.window=8')
+sweep=()
+[ $device = cuda ] && sweep=(--set 'axes.precision=["fp32", "tf32"]')
+if [ -n "$small" ]; then
+    sweep+=(--set 'axes.length=[8, 16]' --set 'axes.arch=["gru", "transformer"]'
+        --set 'throughput.min_seconds=0.01' --set 'model.hidden_size=16' --set 'model.window=8')
 fi
 part "Training throughput over lengths" 120 \
     "$program" run experiments/gpu_throughput.toml --device $device --out "$work/sweep" "${sweep[@]}"
@@ -149,8 +159,9 @@ tail_of_it 60
 cp "$work/sweep/tables/throughput.csv" "$work/sweep/REPORT.html" "$out/" || failed=1
 
 compare=(--device $device --program "$program" --out "$out")
-if [ $device = cpu ]; then
-    compare+=(--quick --only gru --modes infer --no-torch --no-candle --rounds 1 --seconds 0.01)
+if [ -n "$small" ]; then
+    compare+=(--quick --only gru --modes infer --no-torch --no-candle --rounds 1 --seconds 0.01
+        --budget 20)
 else
     # The tables are written at the end.
     most=$(left)

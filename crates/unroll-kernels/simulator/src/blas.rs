@@ -167,7 +167,7 @@ impl Product {
                         match self.kind {
                             Kind::F16 => (place as *mut f16).add(at).write(f16::from_f32(out[at])),
                             Kind::Bf16 => {
-                                (place as *mut bf16).add(at).write(bf16::from_f32(out[at]))
+                                (place as *mut bf16).add(at).write(bf16::from_f32(out[at]));
                             }
                             Kind::F32 | Kind::F64 => {}
                         }

@@ -86,7 +86,7 @@ impl Work {
         match self {
             Self::Launch(_) | Self::Copy { .. } => {}
             Self::Set { to, pattern, count } => {
-                check(*to, pattern.len() * count, "a recorded fill")
+                check(*to, pattern.len() * count, "a recorded fill");
             }
             Self::Product(product) => product.check(),
         }
