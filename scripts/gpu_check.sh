@@ -123,10 +123,9 @@ part "Agreement with the processor in f64" 120 \
     "$program" parity --device $device --rounding $roundings "${quick[@]}" --csv "$out/parity.csv"
 tail_of_it 60
 if [ $device = cuda ]; then
-    ways=(candle steps cluster grid cudnn) quick=()
-    # cuDNN has no double in software.
-    [ -n "$small" ] && ways=(candle steps cluster grid) quick=(--quick)
-    for way in "${ways[@]}"; do
+    quick=()
+    [ -n "$small" ] && quick=(--quick)
+    for way in candle steps cluster grid cudnn; do
         export UNROLL_GPU_RECURRENT=$way
         part "Recurrent layers, way: $way" 40 \
             "$program" parity --device cuda --arch rnn,gru,lstm --rounding fp32,tf32 "${quick[@]}"

@@ -14,7 +14,7 @@ target=${CARGO_TARGET_DIR:-$root/target}
 (cd "$root" && cargo build --quiet --release -p unroll-kernels-simulator)
 folder=$target/simulated-gpu
 mkdir -p "$folder"
-for library in libcuda.so.1 libcublas.so.13 libcurand.so.10; do
+for library in libcuda.so.1 libcublas.so.13 libcurand.so.10 libcudnn.so.9; do
     ln -sfn "$(realpath "$target")/release/libunroll_simulated_gpu.so" "$folder/$library"
 done
 CUDA_LAZY_PATH=$folder exec "$@"

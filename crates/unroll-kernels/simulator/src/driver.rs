@@ -123,7 +123,7 @@ pub(crate) fn submit(handle: StreamHandle, work: Work) {
 }
 
 /// What may not be asked for while a stream records ends the recording.
-fn unless_recording(handle: StreamHandle, what: &str) -> Answer {
+pub(crate) fn unless_recording(handle: StreamHandle, what: &str) -> Answer {
     let mut stream = lock(stream(handle));
     if stream.recording.is_none() {
         return SUCCESS;

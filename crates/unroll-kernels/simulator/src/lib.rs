@@ -1,5 +1,5 @@
-//! A GPU in software: the functions of NVIDIA's driver, of cuBLAS and of cuRAND that this project's program calls, for
-//! a processor. The program that is carried to a GPU runs on it as it is, `--device cuda` and all, and with it
+//! A GPU in software: the functions of NVIDIA's driver, of cuBLAS, cuRAND and cuDNN that this project's program calls,
+//! for a processor. The program that is carried to a GPU runs on it as it is, `--device cuda` and all, and with it
 //! everything between its own code and the kernels: how memory is asked for and given back, how kernels are found,
 //! launched and recorded, with which arguments, blocks, clusters and shared memory.
 //!
@@ -9,13 +9,15 @@
 //! driver refuses it. What is wrong ends the program with the kernel, the block and the thread.
 //!
 //! It says nothing about speed, nor about what only hardware shows: work is done when it is asked for, memory written
-//! by one thread is seen by all at once, and a barrier of memory does nothing. cuDNN is not simulated.
+//! by one thread is seen by all at once, and a barrier of memory does nothing. cuDNN is what its documentation says, which
+//! the library may not be.
 //!
 //! `scripts/simulate_gpu.sh COMMAND...` runs a command on it.
 #![allow(unsafe_code)]
 
 mod blas;
 mod compile;
+mod dnn;
 mod driver;
 mod image;
 mod memory;

@@ -1,0 +1,730 @@
+//! cuDNN's recurrent layers (libcudnn.so.9), as its documentation defines them: one layer, one direction, f32, whole
+//! sequences row by row. Numbers are computed in f64, and weights lie in an order of this file's own, with gaps.
+
+use std::ffi::{c_int, c_uint, c_ulonglong, c_void};
+
+use crate::driver::{StreamHandle, unless_recording};
+use crate::memory;
+
+type Status = c_uint;
+type Any = *mut c_void;
+
+const SUCCESS: Status = 0;
+const BAD_PARAM: Status = 2000;
+const NOT_SUPPORTED: Status = 3000;
+
+fn refuse(status: Status, why: &str) -> Status {
+    eprintln!("simulated cuDNN: {why}");
+    status
+}
+
+/// A descriptor of any kind; what is not said yet is zero.
+#[derive(Debug, Default)]
+struct Handle {
+    stream: usize,
+}
+
+#[derive(Debug, Default)]
+struct Dropout {
+    set: bool,
+}
+
+/// A recurrent layer.
+#[derive(Debug, Default, Clone)]
+struct Rnn {
+    set: bool,
+    /// 0 relu, 1 tanh, 2 LSTM, 3 GRU.
+    mode: c_uint,
+    biases: bool,
+    inputs: usize,
+    hidden: usize,
+}
+
+/// `(B, T, features)`.
+#[derive(Debug, Default, Clone)]
+struct Data {
+    steps: usize,
+    batch: usize,
+    width: usize,
+}
+
+#[derive(Debug, Default, Clone)]
+struct Tensor {
+    dims: Vec<c_int>,
+    strides: Vec<c_int>,
+}
+
+/// Functions that make and give back an object.
+macro_rules! object {
+    ($kind:ident, $create:ident, $destroy:ident) => {
+        #[unsafe(no_mangle)]
+        unsafe extern "C" fn $create(to: *mut Any) -> Status {
+            // SAFETY: the caller gives a place.
+            unsafe { to.write(Box::into_raw(Box::<$kind>::default()).cast()) };
+            SUCCESS
+        }
+
+        #[unsafe(no_mangle)]
+        unsafe extern "C" fn $destroy(object: Any) -> Status {
+            // SAFETY: made above, and given back once.
+            drop(unsafe { Box::from_raw(object.cast::<$kind>()) });
+            SUCCESS
+        }
+    };
+}
+
+object!(Handle, cudnnCreate, cudnnDestroy);
+object!(Dropout, cudnnCreateDropoutDescriptor, cudnnDestroyDropoutDescriptor);
+object!(Rnn, cudnnCreateRNNDescriptor, cudnnDestroyRNNDescriptor);
+object!(Data, cudnnCreateRNNDataDescriptor, cudnnDestroyRNNDataDescriptor);
+object!(Tensor, cudnnCreateTensorDescriptor, cudnnDestroyTensorDescriptor);
+
+/// What a handle stands for.
+///
+/// # Safety
+/// Made by the function that makes such objects, and not given back.
+unsafe fn object<'a, T>(handle: Any) -> &'a mut T {
+    // SAFETY: the caller's promise.
+    unsafe { &mut *handle.cast::<T>() }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cudnnSetStream(handle: Any, stream: StreamHandle) -> Status {
+    unsafe { object::<Handle>(handle) }.stream = stream as usize;
+    SUCCESS
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cudnnSetDropoutDescriptor(
+    dropout: Any,
+    _handle: Any,
+    probability: f32,
+    _states: Any,
+    _bytes: usize,
+    _seed: c_ulonglong,
+) -> Status {
+    if probability != 0.0 {
+        return refuse(NOT_SUPPORTED, "dropout");
+    }
+    unsafe { object::<Dropout>(dropout) }.set = true;
+    SUCCESS
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cudnnSetRNNDescriptor_v8(
+    rnn: Any,
+    algorithm: c_uint,
+    mode: c_uint,
+    bias_mode: c_uint,
+    direction: c_uint,
+    input_mode: c_uint,
+    kind: c_uint,
+    math_kind: c_uint,
+    math: c_uint,
+    inputs: i32,
+    hidden: i32,
+    projected: i32,
+    layers: i32,
+    dropout: Any,
+    flags: u32,
+) -> Status {
+    let one_layer = (direction, input_mode, layers, projected) == (0, 0, 1, hidden);
+    let known =
+        algorithm == 0 && mode <= 3 && matches!(bias_mode, 0 | 2) && (kind, math_kind) == (0, 0);
+    if !one_layer || !known || !matches!(math, 0 | 3) || flags != 1 {
+        return refuse(NOT_SUPPORTED, "a recurrent layer that is not simulated");
+    }
+    if inputs < 1 || hidden < 1 || !unsafe { object::<Dropout>(dropout) }.set {
+        return refuse(
+            BAD_PARAM,
+            "a recurrent layer without sizes or with a dropout that is not set",
+        );
+    }
+    *unsafe { object::<Rnn>(rnn) } = Rnn {
+        set: true,
+        mode,
+        biases: bias_mode == 2,
+        inputs: inputs as usize,
+        hidden: hidden as usize,
+    };
+    SUCCESS
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cudnnSetRNNDataDescriptor(
+    data: Any,
+    kind: c_uint,
+    layout: c_uint,
+    steps: c_int,
+    batch: c_int,
+    width: c_int,
+    lengths: *const c_int,
+    _padding: Any,
+) -> Status {
+    if kind != 0 || layout != 2 {
+        return refuse(NOT_SUPPORTED, "sequences that are not f32, row by row");
+    }
+    if steps < 1 || batch < 1 || width < 1 {
+        return refuse(BAD_PARAM, "sequences without sizes");
+    }
+    // SAFETY: the caller gives a length for each sequence.
+    let lengths = unsafe { std::slice::from_raw_parts(lengths, batch as usize) };
+    if lengths.iter().any(|&length| length != steps) {
+        return refuse(NOT_SUPPORTED, "sequences of different lengths");
+    }
+    *unsafe { object::<Data>(data) } =
+        Data { steps: steps as usize, batch: batch as usize, width: width as usize };
+    SUCCESS
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cudnnSetTensorNdDescriptor(
+    tensor: Any,
+    kind: c_uint,
+    count: c_int,
+    dims: *const c_int,
+    strides: *const c_int,
+) -> Status {
+    if kind != 0 || count < 3 {
+        return refuse(BAD_PARAM, "a tensor that is not f32 or has fewer than three axes");
+    }
+    // SAFETY: the caller gives as many.
+    let numbers = |from| unsafe { std::slice::from_raw_parts(from, count as usize) }.to_vec();
+    *unsafe { object::<Tensor>(tensor) } =
+        Tensor { dims: numbers(dims), strides: numbers(strides) };
+    SUCCESS
+}
+
+/// Numbers between the pieces of the weights.
+const GAP: usize = 5;
+/// Numbers that are kept of each unit at each step: four of its gates, its cell, four gradients.
+const KEPT: usize = 9;
+
+impl Rnn {
+    fn gates(&self) -> usize {
+        match self.mode {
+            2 => 4,
+            3 => 3,
+            _ => 1,
+        }
+    }
+
+    /// Where the weights of a gate, and its bias, begin: the gates of the input first, then those of the state; the
+    /// last first.
+    fn place(&self, id: usize) -> (usize, usize) {
+        let (gates, mut at) = (self.gates(), 0);
+        for other in (0..2 * gates).rev() {
+            let matrix = self.hidden * if other < gates { self.inputs } else { self.hidden };
+            if other == id {
+                return (at, at + matrix + GAP);
+            }
+            at += matrix + GAP + if self.biases { self.hidden + GAP } else { 0 };
+        }
+        (at, at)
+    }
+
+    fn weight_count(&self) -> usize {
+        // `place` of what is not there is the end.
+        self.place(usize::MAX).0
+    }
+
+    fn check(&self, weight_bytes: usize) -> bool {
+        self.set && weight_bytes == 4 * self.weight_count()
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cudnnGetRNNWeightSpaceSize(
+    _handle: Any,
+    rnn: Any,
+    bytes: *mut usize,
+) -> Status {
+    let rnn = unsafe { object::<Rnn>(rnn) };
+    if !rnn.set {
+        return refuse(BAD_PARAM, "a recurrent layer that is not set");
+    }
+    unsafe { bytes.write(4 * rnn.weight_count()) };
+    SUCCESS
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cudnnGetRNNTempSpaceSizes(
+    _handle: Any,
+    rnn: Any,
+    mode: c_uint,
+    x: Any,
+    work_bytes: *mut usize,
+    reserve_bytes: *mut usize,
+) -> Status {
+    let (rnn, x) = unsafe { (object::<Rnn>(rnn), object::<Data>(x)) };
+    unsafe {
+        work_bytes.write(64);
+        reserve_bytes.write(if mode == 1 { 4 * KEPT * x.batch * x.steps * rnn.hidden } else { 0 });
+    }
+    SUCCESS
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cudnnGetRNNWeightParams(
+    _handle: Any,
+    rnn: Any,
+    layer: i32,
+    weight_bytes: usize,
+    weights: *const c_void,
+    id: i32,
+    matrix: Any,
+    matrix_at: *mut Any,
+    bias: Any,
+    bias_at: *mut Any,
+) -> Status {
+    let rnn = unsafe { object::<Rnn>(rnn) };
+    let gates = rnn.gates();
+    if layer != 0 || !rnn.check(weight_bytes) || id < 0 || id as usize >= 2 * gates {
+        return refuse(BAD_PARAM, "weights that are not there");
+    }
+    let (to_matrix, to_bias) = rnn.place(id as usize);
+    let columns = if (id as usize) < gates { rnn.inputs } else { rnn.hidden };
+    let at = |offset: usize| weights.cast::<f32>().wrapping_add(offset).cast_mut().cast::<c_void>();
+    let tensor = |rows: usize, columns: usize| Tensor {
+        dims: vec![1, rows as c_int, columns as c_int],
+        strides: vec![(rows * columns) as c_int, columns as c_int, 1],
+    };
+    unsafe {
+        matrix_at.write(at(to_matrix));
+        *object::<Tensor>(matrix) = tensor(rnn.hidden, columns);
+        bias_at.write(if rnn.biases { at(to_bias) } else { std::ptr::null_mut() });
+        *object::<Tensor>(bias) = tensor(rnn.hidden, usize::from(rnn.biases));
+    }
+    SUCCESS
+}
+
+/// Numbers in the device's memory.
+#[derive(Clone, Copy)]
+struct Numbers(*mut f32);
+
+impl Numbers {
+    /// `len` numbers from an address on; `None` when they are not the device's, or not aligned to a number.
+    fn at(address: *const c_void, len: usize) -> Option<Self> {
+        let known =
+            memory::contains(address as usize, 4 * len) && (address as usize).is_multiple_of(4);
+        (!address.is_null() && known).then_some(Self(address.cast_mut().cast()))
+    }
+
+    fn get(self, index: usize) -> f64 {
+        // SAFETY: callers stay within what was checked.
+        f64::from(unsafe { self.0.add(index).read() })
+    }
+
+    fn set(self, index: usize, value: f64) {
+        // SAFETY: as above.
+        unsafe { self.0.add(index).write(value as f32) };
+    }
+}
+
+fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+/// One call's sizes and memory.
+struct Call<'a> {
+    rnn: &'a Rnn,
+    steps: usize,
+    batch: usize,
+    state: Option<Numbers>,
+    cell: Option<Numbers>,
+}
+
+impl<'a> Call<'a> {
+    /// Checks what all three calls are given.
+    ///
+    /// # Safety
+    /// Objects that are there.
+    unsafe fn new(
+        handle: Any,
+        rnn: Any,
+        lengths: *const i32,
+        (x, y): (Any, Any),
+        state: (Any, *const c_void),
+        cell: *const c_void,
+        (weight_bytes, work): (usize, (usize, *const c_void)),
+    ) -> Result<Self, Status> {
+        // SAFETY: the caller's promise.
+        let (handle, rnn, x, y, tensor) = unsafe {
+            (
+                object::<Handle>(handle),
+                &*object::<Rnn>(rnn),
+                object::<Data>(x),
+                object::<Data>(y),
+                object::<Tensor>(state.0),
+            )
+        };
+        if unless_recording(handle.stream as StreamHandle, "cuDNN") != 0 {
+            return Err(refuse(NOT_SUPPORTED, "a stream that records"));
+        }
+        let (batch, steps, hidden) = (x.batch, x.steps, rnn.hidden);
+        let whole = [1, batch as c_int, hidden as c_int];
+        let agree = (y.batch, y.steps, y.width, x.width) == (batch, steps, hidden, rnn.inputs);
+        let packed = [(batch * hidden) as c_int, hidden as c_int, 1];
+        if !rnn.check(weight_bytes) || !agree || tensor.dims != whole || tensor.strides != packed {
+            return Err(refuse(BAD_PARAM, "sizes that do not agree"));
+        }
+        // Older versions read lengths on the device.
+        if let Some(lengths) = Numbers::at(lengths.cast(), batch) {
+            let all = (0..batch).all(|b| (lengths.get(b) as f32).to_bits() as usize == steps);
+            if !all {
+                return Err(refuse(BAD_PARAM, "lengths on the device that are others"));
+            }
+        } else if !lengths.is_null() {
+            return Err(refuse(BAD_PARAM, "lengths that are not the device's"));
+        }
+        if work.0 < 64 || Numbers::at(work.1, 16).is_none() {
+            return Err(refuse(BAD_PARAM, "no memory to work in"));
+        }
+        let given = |address: *const c_void| match Numbers::at(address, batch * hidden) {
+            None if !address.is_null() => {
+                Err(refuse(BAD_PARAM, "a state that is not the device's"))
+            }
+            found => Ok(found),
+        };
+        Ok(Self { rnn, steps, batch, state: given(state.1)?, cell: given(cell)? })
+    }
+
+    fn numbers(address: *const c_void, len: usize, what: &str) -> Result<Numbers, Status> {
+        Numbers::at(address, len).ok_or_else(|| refuse(BAD_PARAM, what))
+    }
+
+    fn kept(&self, (bytes, address): (usize, *const c_void)) -> Result<Numbers, Status> {
+        let len = KEPT * self.batch * self.steps * self.rnn.hidden;
+        if bytes < 4 * len {
+            return Err(refuse(BAD_PARAM, "what is kept for backward is too small"));
+        }
+        Self::numbers(address, len, "what is kept for backward is not the device's")
+    }
+
+    /// The hidden state that a step begins with.
+    fn before(&self, y: Numbers, b: usize, t: usize, unit: usize) -> f64 {
+        let hidden = self.rnn.hidden;
+        match t {
+            0 => self.state.map_or(0.0, |state| state.get(b * hidden + unit)),
+            _ => y.get((b * self.steps + t - 1) * hidden + unit),
+        }
+    }
+
+    fn cell_before(
+        &self,
+        kept: &dyn Fn(usize, usize, usize) -> f64,
+        b: usize,
+        t: usize,
+        unit: usize,
+    ) -> f64 {
+        match t {
+            0 => self.cell.map_or(0.0, |cell| cell.get(b * self.rnn.hidden + unit)),
+            _ => kept(b, t - 1, unit),
+        }
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cudnnRNNForward(
+    handle: Any,
+    rnn: Any,
+    mode: c_uint,
+    lengths: *const i32,
+    x_data: Any,
+    x: *const c_void,
+    y_data: Any,
+    y: Any,
+    h_tensor: Any,
+    hx: *const c_void,
+    hy: Any,
+    _c_tensor: Any,
+    cx: *const c_void,
+    cy: Any,
+    weight_bytes: usize,
+    weights: *const c_void,
+    work_bytes: usize,
+    work: Any,
+    reserve_bytes: usize,
+    reserve: Any,
+) -> Status {
+    let call = unsafe {
+        let rest = (weight_bytes, (work_bytes, work.cast_const()));
+        Call::new(handle, rnn, lengths, (x_data, y_data), (h_tensor, hx), cx, rest)
+    };
+    let run = || -> Result<(), Status> {
+        let call = call?;
+        let (rnn, batch, steps) = (call.rnn, call.batch, call.steps);
+        let (inputs, hidden, gates) = (rnn.inputs, rnn.hidden, rnn.gates());
+        let x = Call::numbers(x, batch * steps * inputs, "the input is not the device's")?;
+        let y = Call::numbers(y, batch * steps * hidden, "the output is not the device's")?;
+        let weights =
+            Call::numbers(weights, rnn.weight_count(), "the weights are not the device's")?;
+        let kept = if mode == 1 { Some(call.kept((reserve_bytes, reserve))?) } else { None };
+        let mut cells = vec![0.0; batch * hidden];
+        for (b, t) in (0..batch).flat_map(|b| (0..steps).map(move |t| (b, t))) {
+            for unit in 0..hidden {
+                let sum = |id: usize| -> f64 {
+                    let (matrix, bias) = rnn.place(id);
+                    let product: f64 = if id < gates {
+                        (0..inputs)
+                            .map(|i| {
+                                weights.get(matrix + unit * inputs + i)
+                                    * x.get((b * steps + t) * inputs + i)
+                            })
+                            .sum()
+                    } else {
+                        (0..hidden)
+                            .map(|k| {
+                                weights.get(matrix + unit * hidden + k) * call.before(y, b, t, k)
+                            })
+                            .sum()
+                    };
+                    product + if rnn.biases { weights.get(bias + unit) } else { 0.0 }
+                };
+                let gate = |gate: usize| sum(gate) + sum(gates + gate);
+                let mut keep = [0.0; 5];
+                let new = match rnn.mode {
+                    0 => gate(0).max(0.0),
+                    1 => gate(0).tanh(),
+                    2 => {
+                        let before = if t == 0 {
+                            call.cell.map_or(0.0, |cell| cell.get(b * hidden + unit))
+                        } else {
+                            cells[b * hidden + unit]
+                        };
+                        let [i, f, o] = [0, 1, 3].map(|g| sigmoid(gate(g)));
+                        let g = gate(2).tanh();
+                        let cell = f * before + i * g;
+                        keep = [i, f, g, o, cell];
+                        cells[b * hidden + unit] = cell;
+                        o * cell.tanh()
+                    }
+                    _ => {
+                        let [r, z] = [0, 1].map(|g| sigmoid(gate(g)));
+                        let recurrent = sum(gates + 2);
+                        let n = (sum(2) + r * recurrent).tanh();
+                        keep = [r, z, n, recurrent, 0.0];
+                        (1.0 - z) * n + z * call.before(y, b, t, unit)
+                    }
+                };
+                if let Some(kept) = kept {
+                    for (slot, value) in keep.into_iter().enumerate() {
+                        kept.set(((b * steps + t) * hidden + unit) * KEPT + slot, value);
+                    }
+                }
+                y.set((b * steps + t) * hidden + unit, new);
+            }
+        }
+        for (to, is_cell) in [(hy, false), (cy, rnn.mode == 2)] {
+            if to.is_null() {
+                continue;
+            }
+            let to = Call::numbers(to, batch * hidden, "the last state is not the device's")?;
+            for (index, &cell) in cells.iter().enumerate() {
+                let (b, unit) = (index / hidden, index % hidden);
+                let last = y.get((b * steps + steps - 1) * hidden + unit);
+                to.set(index, if is_cell { cell } else { last });
+            }
+        }
+        Ok(())
+    };
+    run().err().unwrap_or(SUCCESS)
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cudnnRNNBackwardData_v8(
+    handle: Any,
+    rnn: Any,
+    lengths: *const i32,
+    y_data: Any,
+    y: *const c_void,
+    dy: *const c_void,
+    x_data: Any,
+    dx: Any,
+    h_tensor: Any,
+    hx: *const c_void,
+    dhy: *const c_void,
+    dhx: Any,
+    _c_tensor: Any,
+    cx: *const c_void,
+    dcy: *const c_void,
+    dcx: Any,
+    weight_bytes: usize,
+    weights: *const c_void,
+    work_bytes: usize,
+    work: Any,
+    reserve_bytes: usize,
+    reserve: Any,
+) -> Status {
+    let call = unsafe {
+        let rest = (weight_bytes, (work_bytes, work.cast_const()));
+        Call::new(handle, rnn, lengths, (x_data, y_data), (h_tensor, hx), cx, rest)
+    };
+    let run = || -> Result<(), Status> {
+        let call = call?;
+        let (rnn, batch, steps) = (call.rnn, call.batch, call.steps);
+        let (inputs, hidden, gates) = (rnn.inputs, rnn.hidden, rnn.gates());
+        let all = batch * steps * hidden;
+        let y = Call::numbers(y, all, "the output is not the device's")?;
+        let dy = Call::numbers(dy, all, "the output's gradient is not the device's")?;
+        let dx =
+            Call::numbers(dx, batch * steps * inputs, "the input's gradient is not the device's")?;
+        let weights =
+            Call::numbers(weights, rnn.weight_count(), "the weights are not the device's")?;
+        let kept = call.kept((reserve_bytes, reserve))?;
+        let at = |b: usize, t: usize, unit: usize| ((b * steps + t) * hidden + unit) * KEPT;
+        let arriving = |from: *const c_void, index: usize| match Numbers::at(from, batch * hidden) {
+            Some(from) => from.get(index),
+            None => 0.0,
+        };
+        for b in 0..batch {
+            let states = b * hidden..(b + 1) * hidden;
+            let mut grad_h: Vec<f64> = states.clone().map(|index| arriving(dhy, index)).collect();
+            let mut grad_c: Vec<f64> = states.map(|index| arriving(dcy, index)).collect();
+            for t in (0..steps).rev() {
+                let mut passed = vec![0.0; hidden];
+                for unit in 0..hidden {
+                    let saved = |slot: usize| kept.get(at(b, t, unit) + slot);
+                    let grad = grad_h[unit] + dy.get((b * steps + t) * hidden + unit);
+                    let h = y.get((b * steps + t) * hidden + unit);
+                    let before = call.before(y, b, t, unit);
+                    // Gradients of the gates' sums; of a GRU's last gate the fourth is that of its recurrent part.
+                    let found = match rnn.mode {
+                        0 => [if h > 0.0 { grad } else { 0.0 }, 0.0, 0.0, 0.0],
+                        1 => [grad * (1.0 - h * h), 0.0, 0.0, 0.0],
+                        2 => {
+                            let [i, f, g, o, cell] = [0, 1, 2, 3, 4].map(saved);
+                            let cells = |b, t, unit| kept.get(at(b, t, unit) + 4);
+                            let cell_before = call.cell_before(&cells, b, t, unit);
+                            let tanh = cell.tanh();
+                            let of_cell = grad_c[unit] + grad * o * (1.0 - tanh * tanh);
+                            grad_c[unit] = of_cell * f;
+                            [
+                                of_cell * g * i * (1.0 - i),
+                                of_cell * cell_before * f * (1.0 - f),
+                                of_cell * i * (1.0 - g * g),
+                                grad * tanh * o * (1.0 - o),
+                            ]
+                        }
+                        _ => {
+                            let [r, z, n, recurrent] = [0, 1, 2, 3].map(saved);
+                            let of_n = grad * (1.0 - z) * (1.0 - n * n);
+                            passed[unit] = grad * z;
+                            [
+                                of_n * recurrent * r * (1.0 - r),
+                                grad * (before - n) * z * (1.0 - z),
+                                of_n,
+                                of_n * r,
+                            ]
+                        }
+                    };
+                    for (gate, value) in found.into_iter().enumerate() {
+                        kept.set(at(b, t, unit) + 5 + gate, value);
+                    }
+                }
+                let of_gate = |unit: usize, gate: usize| kept.get(at(b, t, unit) + 5 + gate);
+                for i in 0..inputs {
+                    let mut sum = 0.0;
+                    for (gate, unit) in
+                        (0..gates).flat_map(|gate| (0..hidden).map(move |unit| (gate, unit)))
+                    {
+                        sum += of_gate(unit, gate)
+                            * weights.get(rnn.place(gate).0 + unit * inputs + i);
+                    }
+                    dx.set((b * steps + t) * inputs + i, sum);
+                }
+                for (k, passed) in passed.iter_mut().enumerate() {
+                    for (gate, unit) in
+                        (0..gates).flat_map(|gate| (0..hidden).map(move |unit| (gate, unit)))
+                    {
+                        let slot = if rnn.mode == 3 && gate == 2 { 3 } else { gate };
+                        *passed += of_gate(unit, slot)
+                            * weights.get(rnn.place(gates + gate).0 + unit * hidden + k);
+                    }
+                }
+                grad_h = passed;
+            }
+            for (to, grads) in [(dhx, &grad_h), (dcx, &grad_c)] {
+                if !to.is_null() {
+                    let to = Call::numbers(
+                        to,
+                        batch * hidden,
+                        "a state's gradient is not the device's",
+                    )?;
+                    for (unit, &grad) in grads.iter().enumerate() {
+                        to.set(b * hidden + unit, grad);
+                    }
+                }
+            }
+        }
+        Ok(())
+    };
+    run().err().unwrap_or(SUCCESS)
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cudnnRNNBackwardWeights_v8(
+    handle: Any,
+    rnn: Any,
+    add: c_uint,
+    lengths: *const i32,
+    x_data: Any,
+    x: *const c_void,
+    h_tensor: Any,
+    hx: *const c_void,
+    y_data: Any,
+    y: *const c_void,
+    weight_bytes: usize,
+    grad_weights: Any,
+    work_bytes: usize,
+    work: Any,
+    reserve_bytes: usize,
+    reserve: Any,
+) -> Status {
+    if add != 0 {
+        return refuse(NOT_SUPPORTED, "weights' gradients that are not added");
+    }
+    let call = unsafe {
+        let rest = (weight_bytes, (work_bytes, work.cast_const()));
+        Call::new(handle, rnn, lengths, (x_data, y_data), (h_tensor, hx), std::ptr::null(), rest)
+    };
+    let run = || -> Result<(), Status> {
+        let call = call?;
+        let (rnn, batch, steps) = (call.rnn, call.batch, call.steps);
+        let (inputs, hidden, gates) = (rnn.inputs, rnn.hidden, rnn.gates());
+        let x = Call::numbers(x, batch * steps * inputs, "the input is not the device's")?;
+        let y = Call::numbers(y, batch * steps * hidden, "the output is not the device's")?;
+        let to = Call::numbers(
+            grad_weights,
+            rnn.weight_count(),
+            "the weights' gradients are not the device's",
+        )?;
+        let kept = call.kept((reserve_bytes, reserve))?;
+        for id in 0..2 * gates {
+            let (matrix, bias) = rnn.place(id);
+            let (gate, of_input) = (id % gates, id < gates);
+            let slot = 5 + if !of_input && rnn.mode == 3 && gate == 2 { 3 } else { gate };
+            let columns = if of_input { inputs } else { hidden };
+            for unit in 0..hidden {
+                let sum = |read: &dyn Fn(usize, usize) -> f64| -> f64 {
+                    let pairs = (0..batch).flat_map(|b| (0..steps).map(move |t| (b, t)));
+                    let kept = |b, t| kept.get(((b * steps + t) * hidden + unit) * KEPT + slot);
+                    pairs.map(|(b, t)| kept(b, t) * read(b, t)).sum()
+                };
+                for column in 0..columns {
+                    let found = sum(&|b, t| match of_input {
+                        true => x.get((b * steps + t) * inputs + column),
+                        false => call.before(y, b, t, column),
+                    });
+                    let at = matrix + unit * columns + column;
+                    to.set(at, to.get(at) + found);
+                }
+                if rnn.biases {
+                    to.set(bias + unit, to.get(bias + unit) + sum(&|_, _| 1.0));
+                }
+            }
+        }
+        Ok(())
+    };
+    run().err().unwrap_or(SUCCESS)
+}
