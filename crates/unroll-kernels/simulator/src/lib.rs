@@ -3,8 +3,8 @@
 //! everything between its own code and the kernels: how memory is asked for and given back, how kernels are found,
 //! launched and recorded, with which arguments, blocks, clusters and shared memory.
 //!
-//! Kernels are run from the PTX that the program brings, translated to C++, one thread at a time, threads that wait for
-//! each other as fibers. All memory stands alone between pages that nobody may touch and holds no numbers until it is
+//! Kernels are run from the PTX that the program brings, translated to C++: a thread after another, where they wait
+//! for each other as fibers, and two blocks at a time. All memory stands alone between pages that nobody may touch and holds no numbers until it is
 //! written; what is launched beyond the device's limits, without a context or while a stream records is refused as the
 //! driver refuses it. What is wrong ends the program with the kernel, the block and the thread.
 //!
