@@ -171,5 +171,11 @@ fi
 part "Layers beside PyTorch" 400 python3 scripts/compare_pytorch.py "${compare[@]}"
 sed -n '/^# Unroll/,/^Tables/p' "$work/last" | tee -a "$summary"
 
+# What a GPU in software refuses, a real one would.
+if grep -q '^simulated ' "$out/log.txt"; then
+    say "" "Refused:"
+    grep '^simulated ' "$out/log.txt" | sort -u | tee -a "$summary"
+    failed=1
+fi
 say "" "$SECONDS s in all. $([ $failed = 0 ] && echo 'Every part passed.' || echo 'SOMETHING FAILED, see above.')"
 exit $failed

@@ -70,7 +70,7 @@ pub(crate) struct Product {
     count: usize,
 }
 
-fn round_to_tf32(value: f32) -> f32 {
+pub(crate) fn round_to_tf32(value: f32) -> f32 {
     if value.is_nan() {
         value
     } else {
@@ -318,7 +318,7 @@ unsafe extern "C" fn cublasGemmStridedBatchedEx(
     // SAFETY: the caller gives such numbers.
     let (tf32, alpha, beta) = unsafe {
         match (compute, kind) {
-            (68 | 69, Kind::F32 | Kind::F16 | Kind::Bf16) | (75..=77, Kind::F32) => {
+            (68 | 69, Kind::F32 | Kind::F16 | Kind::Bf16) | (77, Kind::F32) => {
                 (compute == 77, f64::from(*alpha.cast::<f32>()), f64::from(*beta.cast::<f32>()))
             }
             (70 | 71, Kind::F64) => (false, *alpha.cast::<f64>(), *beta.cast::<f64>()),

@@ -3,11 +3,26 @@
 use std::ffi::{CString, c_char};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::ptx::Module;
 use crate::translate;
 
 const RUNTIME: &str = include_str!("runtime.h");
+const FLAGS: [&str; 12] = [
+    "-std=c++17",
+    "-O1",
+    "-w",
+    "-fPIC",
+    "-shared",
+    "-pthread",
+    "-fwrapv",
+    "-fno-strict-aliasing",
+    "-ffp-contract=off",
+    "-fno-exceptions",
+    "-mfma",
+    "-mf16c",
+];
 
 /// As `Dim` in runtime.h.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,28 +77,22 @@ pub(crate) fn compile(module: &Module, name: &str) -> Result<Compiled, String> {
     let kernel = translate::kernel(module, name)?;
     let code = format!("{RUNTIME}\n{}", kernel.code);
     let folder = folder();
-    let stem = format!("{name}-{}", &blake3::hash(code.as_bytes()).to_hex()[..16]);
+    let compiler = std::env::var("CXX").unwrap_or_else(|_| "g++".into());
+    let made_of = format!("{compiler} {}\n{code}", FLAGS.join(" "));
+    let stem = format!("{name}-{}", &blake3::hash(made_of.as_bytes()).to_hex()[..16]);
     let library = folder.join(format!("{stem}.so"));
     if !library.exists() {
         std::fs::create_dir_all(&folder)
             .map_err(|error| format!("{}: {error}", folder.display()))?;
-        // Another process may do the same at the same time.
-        let own = format!("{stem}.{}", std::process::id());
+        // Another process, or another thread of this one, may do the same at the same time.
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let count = MADE.fetch_add(1, Ordering::Relaxed);
+        let own = format!("{stem}.{}.{count}", std::process::id());
         let (source, built) = (folder.join(format!("{own}.cpp")), folder.join(format!("{own}.so")));
         std::fs::write(&source, code).map_err(|error| format!("{}: {error}", source.display()))?;
-        let compiler = std::env::var("CXX").unwrap_or_else(|_| "g++".into());
         let output = Command::new(&compiler)
-            .args([
-                "-std=c++17",
-                "-O1",
-                "-w",
-                "-fPIC",
-                "-shared",
-                "-pthread",
-                "-fwrapv",
-                "-fno-strict-aliasing",
-            ])
-            .args(["-ffp-contract=off", "-fno-exceptions", "-mfma", "-mf16c", "-o"])
+            .args(FLAGS)
+            .arg("-o")
             .args([&built, &source])
             .output()
             .map_err(|error| format!("{compiler}: {error}"))?;

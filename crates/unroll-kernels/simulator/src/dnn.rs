@@ -2,9 +2,12 @@
 //! sequences row by row. Numbers are computed in f64, and weights lie in an order of this file's own, with gaps.
 
 use std::ffi::{c_int, c_uint, c_ulonglong, c_void};
+use std::sync::MutexGuard;
 
+use crate::blas::round_to_tf32;
 use crate::driver::{StreamHandle, unless_recording};
 use crate::memory;
+use crate::work::alone;
 
 type Status = c_uint;
 type Any = *mut c_void;
@@ -36,6 +39,8 @@ struct Rnn {
     /// 0 relu, 1 tanh, 2 LSTM, 3 GRU.
     mode: c_uint,
     biases: bool,
+    /// Whether what products read is rounded to 10 bits of mantissa.
+    tf32: bool,
     inputs: usize,
     hidden: usize,
 }
@@ -83,14 +88,23 @@ object!(Tensor, cudnnCreateTensorDescriptor, cudnnDestroyTensorDescriptor);
 ///
 /// # Safety
 /// Made by the function that makes such objects, and not given back.
-unsafe fn object<'a, T>(handle: Any) -> &'a mut T {
+unsafe fn object<'a, T>(handle: Any) -> &'a T {
     // SAFETY: the caller's promise.
-    unsafe { &mut *handle.cast::<T>() }
+    unsafe { &*handle.cast::<T>() }
+}
+
+/// Puts another in its place.
+///
+/// # Safety
+/// As for [`object`]; nobody reads it meanwhile.
+unsafe fn replace<T>(handle: Any, object: T) {
+    // SAFETY: the caller's promise.
+    unsafe { *handle.cast::<T>() = object };
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cudnnSetStream(handle: Any, stream: StreamHandle) -> Status {
-    unsafe { object::<Handle>(handle) }.stream = stream as usize;
+    unsafe { replace(handle, Handle { stream: stream as usize }) };
     SUCCESS
 }
 
@@ -106,7 +120,7 @@ unsafe extern "C" fn cudnnSetDropoutDescriptor(
     if probability != 0.0 {
         return refuse(NOT_SUPPORTED, "dropout");
     }
-    unsafe { object::<Dropout>(dropout) }.set = true;
+    unsafe { replace(dropout, Dropout { set: true }) };
     SUCCESS
 }
 
@@ -140,13 +154,15 @@ unsafe extern "C" fn cudnnSetRNNDescriptor_v8(
             "a recurrent layer without sizes or with a dropout that is not set",
         );
     }
-    *unsafe { object::<Rnn>(rnn) } = Rnn {
+    let made = Rnn {
         set: true,
         mode,
         biases: bias_mode == 2,
+        tf32: math == 0,
         inputs: inputs as usize,
         hidden: hidden as usize,
     };
+    unsafe { replace(rnn, made) };
     SUCCESS
 }
 
@@ -172,8 +188,8 @@ unsafe extern "C" fn cudnnSetRNNDataDescriptor(
     if lengths.iter().any(|&length| length != steps) {
         return refuse(NOT_SUPPORTED, "sequences of different lengths");
     }
-    *unsafe { object::<Data>(data) } =
-        Data { steps: steps as usize, batch: batch as usize, width: width as usize };
+    let made = Data { steps: steps as usize, batch: batch as usize, width: width as usize };
+    unsafe { replace(data, made) };
     SUCCESS
 }
 
@@ -190,8 +206,8 @@ unsafe extern "C" fn cudnnSetTensorNdDescriptor(
     }
     // SAFETY: the caller gives as many.
     let numbers = |from| unsafe { std::slice::from_raw_parts(from, count as usize) }.to_vec();
-    *unsafe { object::<Tensor>(tensor) } =
-        Tensor { dims: numbers(dims), strides: numbers(strides) };
+    let made = Tensor { dims: numbers(dims), strides: numbers(strides) };
+    unsafe { replace(tensor, made) };
     SUCCESS
 }
 
@@ -226,6 +242,11 @@ impl Rnn {
     fn weight_count(&self) -> usize {
         // `place` of what is not there is the end.
         self.place(usize::MAX).0
+    }
+
+    /// What a product reads of a number.
+    fn read(&self, value: f64) -> f64 {
+        if self.tf32 { f64::from(round_to_tf32(value as f32)) } else { value }
     }
 
     fn check(&self, weight_bytes: usize) -> bool {
@@ -291,9 +312,9 @@ unsafe extern "C" fn cudnnGetRNNWeightParams(
     };
     unsafe {
         matrix_at.write(at(to_matrix));
-        *object::<Tensor>(matrix) = tensor(rnn.hidden, columns);
+        replace(matrix, tensor(rnn.hidden, columns));
         bias_at.write(if rnn.biases { at(to_bias) } else { std::ptr::null_mut() });
-        *object::<Tensor>(bias) = tensor(rnn.hidden, usize::from(rnn.biases));
+        replace(bias, tensor(rnn.hidden, usize::from(rnn.biases)));
     }
     SUCCESS
 }
@@ -332,6 +353,7 @@ struct Call<'a> {
     batch: usize,
     state: Option<Numbers>,
     cell: Option<Numbers>,
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl<'a> Call<'a> {
@@ -352,7 +374,7 @@ impl<'a> Call<'a> {
         let (handle, rnn, x, y, tensor) = unsafe {
             (
                 object::<Handle>(handle),
-                &*object::<Rnn>(rnn),
+                object::<Rnn>(rnn),
                 object::<Data>(x),
                 object::<Data>(y),
                 object::<Tensor>(state.0),
@@ -369,24 +391,33 @@ impl<'a> Call<'a> {
             return Err(refuse(BAD_PARAM, "sizes that do not agree"));
         }
         // Older versions read lengths on the device.
-        if let Some(lengths) = Numbers::at(lengths.cast(), batch) {
-            let all = (0..batch).all(|b| (lengths.get(b) as f32).to_bits() as usize == steps);
-            if !all {
+        if !lengths.is_null() {
+            if !memory::contains(lengths as usize, 4 * batch) {
+                return Err(refuse(BAD_PARAM, "lengths that are not the device's"));
+            }
+            // SAFETY: so many integers of the device's.
+            let found = unsafe { std::slice::from_raw_parts(lengths, batch) };
+            if found.iter().any(|&length| length as usize != steps) {
                 return Err(refuse(BAD_PARAM, "lengths on the device that are others"));
             }
-        } else if !lengths.is_null() {
-            return Err(refuse(BAD_PARAM, "lengths that are not the device's"));
         }
         if work.0 < 64 || Numbers::at(work.1, 16).is_none() {
             return Err(refuse(BAD_PARAM, "no memory to work in"));
         }
-        let given = |address: *const c_void| match Numbers::at(address, batch * hidden) {
+        let mut call = Self { rnn, steps, batch, state: None, cell: None, _alone: alone() };
+        call.state = call.given(state.1)?;
+        call.cell = call.given(cell)?;
+        Ok(call)
+    }
+
+    /// A state, or none.
+    fn given(&self, address: *const c_void) -> Result<Option<Numbers>, Status> {
+        match Numbers::at(address, self.batch * self.rnn.hidden) {
             None if !address.is_null() => {
                 Err(refuse(BAD_PARAM, "a state that is not the device's"))
             }
             found => Ok(found),
-        };
-        Ok(Self { rnn, steps, batch, state: given(state.1)?, cell: given(cell)? })
+        }
     }
 
     fn numbers(address: *const c_void, len: usize, what: &str) -> Result<Numbers, Status> {
@@ -468,14 +499,15 @@ unsafe extern "C" fn cudnnRNNForward(
                     let product: f64 = if id < gates {
                         (0..inputs)
                             .map(|i| {
-                                weights.get(matrix + unit * inputs + i)
-                                    * x.get((b * steps + t) * inputs + i)
+                                rnn.read(weights.get(matrix + unit * inputs + i))
+                                    * rnn.read(x.get((b * steps + t) * inputs + i))
                             })
                             .sum()
                     } else {
                         (0..hidden)
                             .map(|k| {
-                                weights.get(matrix + unit * hidden + k) * call.before(y, b, t, k)
+                                rnn.read(weights.get(matrix + unit * hidden + k))
+                                    * rnn.read(call.before(y, b, t, k))
                             })
                             .sum()
                     };
@@ -573,14 +605,13 @@ unsafe extern "C" fn cudnnRNNBackwardData_v8(
             Call::numbers(weights, rnn.weight_count(), "the weights are not the device's")?;
         let kept = call.kept((reserve_bytes, reserve))?;
         let at = |b: usize, t: usize, unit: usize| ((b * steps + t) * hidden + unit) * KEPT;
-        let arriving = |from: *const c_void, index: usize| match Numbers::at(from, batch * hidden) {
-            Some(from) => from.get(index),
-            None => 0.0,
-        };
+        let (grad_hidden, grad_cell) = (call.given(dhy)?, call.given(dcy)?);
+        let arriving = |from: Option<Numbers>, index| from.map_or(0.0, |from| from.get(index));
         for b in 0..batch {
             let states = b * hidden..(b + 1) * hidden;
-            let mut grad_h: Vec<f64> = states.clone().map(|index| arriving(dhy, index)).collect();
-            let mut grad_c: Vec<f64> = states.map(|index| arriving(dcy, index)).collect();
+            let mut grad_h: Vec<f64> =
+                states.clone().map(|index| arriving(grad_hidden, index)).collect();
+            let mut grad_c: Vec<f64> = states.map(|index| arriving(grad_cell, index)).collect();
             for t in (0..steps).rev() {
                 let mut passed = vec![0.0; hidden];
                 for unit in 0..hidden {
@@ -628,8 +659,8 @@ unsafe extern "C" fn cudnnRNNBackwardData_v8(
                     for (gate, unit) in
                         (0..gates).flat_map(|gate| (0..hidden).map(move |unit| (gate, unit)))
                     {
-                        sum += of_gate(unit, gate)
-                            * weights.get(rnn.place(gate).0 + unit * inputs + i);
+                        sum += rnn.read(of_gate(unit, gate))
+                            * rnn.read(weights.get(rnn.place(gate).0 + unit * inputs + i));
                     }
                     dx.set((b * steps + t) * inputs + i, sum);
                 }
@@ -638,8 +669,8 @@ unsafe extern "C" fn cudnnRNNBackwardData_v8(
                         (0..gates).flat_map(|gate| (0..hidden).map(move |unit| (gate, unit)))
                     {
                         let slot = if rnn.mode == 3 && gate == 2 { 3 } else { gate };
-                        *passed += of_gate(unit, slot)
-                            * weights.get(rnn.place(gates + gate).0 + unit * hidden + k);
+                        *passed += rnn.read(of_gate(unit, slot))
+                            * rnn.read(weights.get(rnn.place(gates + gate).0 + unit * hidden + k));
                     }
                 }
                 grad_h = passed;
@@ -709,7 +740,7 @@ unsafe extern "C" fn cudnnRNNBackwardWeights_v8(
                 let sum = |read: &dyn Fn(usize, usize) -> f64| -> f64 {
                     let pairs = (0..batch).flat_map(|b| (0..steps).map(move |t| (b, t)));
                     let kept = |b, t| kept.get(((b * steps + t) * hidden + unit) * KEPT + slot);
-                    pairs.map(|(b, t)| kept(b, t) * read(b, t)).sum()
+                    pairs.map(|(b, t)| rnn.read(kept(b, t)) * rnn.read(read(b, t))).sum()
                 };
                 for column in 0..columns {
                     let found = sum(&|b, t| match of_input {

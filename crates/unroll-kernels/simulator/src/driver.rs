@@ -20,6 +20,7 @@ const OUT_OF_MEMORY: Answer = 2;
 const INVALID_DEVICE: Answer = 101;
 const INVALID_IMAGE: Answer = 200;
 const INVALID_CONTEXT: Answer = 201;
+const UNSUPPORTED_PTX_VERSION: Answer = 222;
 const NOT_FOUND: Answer = 500;
 const LAUNCH_OUT_OF_RESOURCES: Answer = 701;
 const COOPERATIVE_LAUNCH_TOO_LARGE: Answer = 720;
@@ -27,11 +28,14 @@ const CAPTURE_UNSUPPORTED: Answer = 900;
 const CAPTURE_INVALIDATED: Answer = 901;
 const INVALID_CLUSTER_SIZE: Answer = 912;
 
+/// The newest version of PTX that a driver of CUDA 13.0 knows.
+const NEWEST_PTX: (u32, u32) = (9, 0);
 /// What a block may have of shared memory without asking, and at most.
 const SHARED: u32 = 48 << 10;
 const SHARED_MOST: u32 = 227 << 10;
 const SHARED_OF_MULTIPROCESSOR: u32 = 228 << 10;
 const THREADS_OF_MULTIPROCESSOR: u32 = 2048;
+const BLOCKS_OF_MULTIPROCESSOR: u32 = 32;
 /// Multiprocessors among which a cluster's blocks must find room.
 const GROUP: u32 = 16;
 /// Blocks in a cluster, without asking and at most.
@@ -119,6 +123,13 @@ pub(crate) fn submit(handle: StreamHandle, work: Work) {
             drop(stream);
             work.run();
         }
+    }
+}
+
+/// The end, where a stream records: a graph has memory of its own, and what the program gets is not what it thinks.
+fn never_recorded(handle: StreamHandle, what: &str) {
+    if lock(stream(handle)).recording.is_some() {
+        fail(&format!("{what} while a stream records"));
     }
 }
 
@@ -422,11 +433,8 @@ unsafe extern "C" fn cuMemAlloc_v2(to: *mut usize, bytes: usize) -> Answer {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuMemAllocAsync(to: *mut usize, bytes: usize, stream: StreamHandle) -> Answer {
-    // A graph may allocate; what it gets is its own, and not what the program thinks that it has.
-    match unless_recording(stream, "allocating memory") {
-        SUCCESS => allocate(to, bytes),
-        answer => answer,
-    }
+    never_recorded(stream, "allocating memory");
+    allocate(to, bytes)
 }
 
 #[unsafe(no_mangle)]
@@ -440,10 +448,8 @@ unsafe extern "C" fn cuMemFree_v2(address: usize) -> Answer {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuMemFreeAsync(address: usize, stream: StreamHandle) -> Answer {
-    match unless_recording(stream, "giving memory back") {
-        SUCCESS => unsafe { cuMemFree_v2(address) },
-        answer => answer,
-    }
+    never_recorded(stream, "giving memory back");
+    unsafe { cuMemFree_v2(address) }
 }
 
 #[unsafe(no_mangle)]
@@ -638,6 +644,9 @@ unsafe extern "C" fn cuModuleLoadData(module: *mut *mut c_void, image: *const c_
     // SAFETY: the caller's promise.
     let parsed = unsafe { crate::image::ptx(image) }.and_then(|text| Module::parse(&text));
     match parsed {
+        Ok(ptx) if ptx.version() > NEWEST_PTX => {
+            refuse(UNSUPPORTED_PTX_VERSION, "PTX of a version that the driver does not know")
+        }
         Ok(ptx) => {
             let loaded = Box::new(Loaded { ptx, functions: Mutex::default() });
             unsafe { give(module, Box::into_raw(loaded).cast()) }
@@ -730,13 +739,16 @@ unsafe extern "C" fn cuFuncGetAttribute(
 /// registers a thread will need: as many as the kernel's bounds leave, or 64.
 fn blocks_of_multiprocessor(function: &Function, threads: u32, dynamic_shared: u32) -> u32 {
     let kernel = &function.compiled.kernel;
+    if threads > kernel.max_threads.unwrap_or(1024) {
+        return 0;
+    }
     let by_threads = THREADS_OF_MULTIPROCESSOR / threads.next_multiple_of(32).max(32);
     // A block needs a kilobyte that the driver keeps.
     let by_shared =
         SHARED_OF_MULTIPROCESSOR / (kernel.static_shared as u32 + dynamic_shared + 1024);
     let by_registers =
         kernel.min_blocks.unwrap_or(65536 / (64 * threads.next_multiple_of(32)).max(1));
-    by_threads.min(by_shared).min(by_registers)
+    by_threads.min(by_shared).min(by_registers).min(BLOCKS_OF_MULTIPROCESSOR)
 }
 
 #[unsafe(no_mangle)]
@@ -848,7 +860,12 @@ unsafe extern "C" fn cuLaunchKernelEx(
     let Config { grid, threads, .. } = *config;
     let name = function.compiled.name.to_string_lossy();
     let no = |answer, why: String| refuse(answer, &format!("{name}: {why}"));
-    if grid.count() == 0 || threads.count() == 0 || grid.y > 65535 || grid.z > 65535 {
+    if grid.count() == 0
+        || threads.count() == 0
+        || grid.y > 65535
+        || grid.z > 65535
+        || threads.z > 64
+    {
         return no(INVALID_VALUE, format!("a launch of {grid:?} blocks of {threads:?} threads"));
     }
     let most = kernel.max_threads.unwrap_or(1024);
@@ -883,7 +900,6 @@ unsafe extern "C" fn cuLaunchKernelEx(
         return no(COOPERATIVE_LAUNCH_TOO_LARGE, format!("{grid:?} blocks at once"));
     }
     let end = kernel.parameters.last().map_or(0, |(begin, bytes)| begin + bytes);
-    // Aligned as a kernel may expect it, which bytes are not.
     let mut bytes = vec![0u8; end + 16];
     for (index, &(begin, size)) in kernel.parameters.iter().enumerate() {
         // SAFETY: the caller gives a pointer to each of the kernel's parameters.

@@ -66,6 +66,15 @@ pub(crate) fn free(address: usize) -> bool {
     let mut memory = memory();
     let Some(piece) = memory.pieces.remove(&address) else { return false };
     memory.used -= piece.bytes;
+    // Before and after it, in its own pages.
+    let (begin, end) = (piece.base + PAGE, piece.base + piece.mapped - PAGE);
+    for (from, to) in [(begin, address), (address + piece.bytes, end)] {
+        // SAFETY: mapped in `allocate`, and not given back before.
+        let slack = unsafe { std::slice::from_raw_parts(from as *const u8, to - from) };
+        if slack.iter().any(|&byte| byte != 0xff) {
+            crate::work::fail(&format!("written beside the {} bytes at {address:#x}", piece.bytes));
+        }
+    }
     // SAFETY: mapped in `allocate`; who still uses it is wrong and is to be found out.
     unsafe {
         libc::munmap(piece.base as *mut libc::c_void, piece.mapped);

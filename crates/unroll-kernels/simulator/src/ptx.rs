@@ -6,6 +6,7 @@ use std::ops::Range;
 /// A module.
 #[derive(Debug)]
 pub(crate) struct Module {
+    version: (u32, u32),
     text: String,
     entries: HashMap<String, Function>,
     functions: HashMap<String, Function>,
@@ -38,6 +39,7 @@ impl Module {
         let text = without_comments(text);
         let bytes = text.as_bytes();
         let mut module = Self {
+            version: version(&text).ok_or("PTX without a version")?,
             text: String::new(),
             entries: HashMap::new(),
             functions: HashMap::new(),
@@ -87,6 +89,11 @@ impl Module {
         Ok(module)
     }
 
+    /// Of PTX.
+    pub(crate) fn version(&self) -> (u32, u32) {
+        self.version
+    }
+
     fn source(&self, function: &Function) -> Source<'_> {
         Source { head: &self.text[function.head.clone()], body: &self.text[function.body.clone()] }
     }
@@ -113,6 +120,12 @@ impl Module {
         names.sort_unstable();
         names
     }
+}
+
+fn version(text: &str) -> Option<(u32, u32)> {
+    let (_, after) = text.split_once(".version")?;
+    let (major, minor) = after.split_whitespace().next()?.split_once('.')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 fn without_comments(text: &str) -> String {
@@ -259,7 +272,8 @@ mod tests {
         assert!(module.function("half").is_some() && module.function("__assertfail").is_none());
         assert_eq!(module.variable("text"), Some(".global .align 1 .b8 text[2] = {104, 0}"));
         assert!(module.variable("dynamic").is_some());
-        assert!(Module::parse("hello").is_err());
+        assert_eq!(module.version(), (9, 0));
+        assert!(Module::parse("hello").is_err() && Module::parse(".version 9.0\nhello").is_err());
     }
 
     #[test]

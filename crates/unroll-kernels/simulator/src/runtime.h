@@ -100,6 +100,8 @@ struct Lanes {
 struct Block {
     Dim index;
     u8 *shared;
+    u32 shared_bytes;
+    bool begun;
     u32 alive;
     Barrier barriers[16];
     Lanes *warps;
@@ -126,6 +128,7 @@ struct Thread {
     u32 turn;  // meetings of the warp so far
     u32 rank;  // of the block in its cluster
     u32 arrived;
+    bool has_arrived;
     // Fibers only.
     Worker *worker;
     void *stack_pointer;
@@ -158,13 +161,23 @@ inline void meet(Thread &t, Barrier &barrier, u32 count) {
     if (++barrier.waiting >= count) return pass(barrier);
     wait_until_passed(t, barrier, mine);
 }
-inline void bar_sync(Thread &t, u32 which) { meet(t, t.block->barriers[which], t.block->alive); }
-inline void bar_sync(Thread &t, u32 which, u32 count) { meet(t, t.block->barriers[which], count); }
+inline Barrier &barrier_of(Thread &t, u32 which) {
+    if (which >= 16) fail(t, "there is no such barrier");
+    return t.block->barriers[which];
+}
+inline void bar_sync(Thread &t, u32 which) { meet(t, barrier_of(t, which), t.block->alive); }
+inline void bar_sync(Thread &t, u32 which, u32 count) { meet(t, barrier_of(t, which), count); }
 inline void cluster_arrive(Thread &t) {
+    if (t.has_arrived) fail(t, "arrives at the cluster's barrier twice");
+    t.has_arrived = true;
     t.arrived = t.cluster->barrier.passed;
     if (++t.cluster->barrier.waiting >= t.cluster->alive) pass(t.cluster->barrier);
 }
-inline void cluster_wait(Thread &t) { wait_until_passed(t, t.cluster->barrier, t.arrived); }
+inline void cluster_wait(Thread &t) {
+    if (!t.has_arrived) fail(t, "waits at the cluster's barrier without having arrived");
+    t.has_arrived = false;
+    wait_until_passed(t, t.cluster->barrier, t.arrived);
+}
 
 /// Waits for the living lanes of the warp that `mask` names: all of them, or the kernel is outside of what is known.
 inline u32 meet_warp(Thread &t, u32 mask) {
@@ -228,13 +241,20 @@ inline void mma_16x8x8_tf32(Thread &t, f32 (&d)[4], const f32 (&a)[4], const f32
 
 // Memory.
 
-inline u8 *shared_at(const Thread &t, u64 offset) { return t.block->shared + static_cast<u32>(offset); }
-inline u64 cvta_shared(const Thread &t, u64 offset) { return reinterpret_cast<u64>(shared_at(t, offset)); }
+inline u64 cvta_shared(const Thread &t, u64 offset) {
+    return reinterpret_cast<u64>(t.block->shared + static_cast<u32>(offset));
+}
+/// So many bytes of the block's own.
+inline u64 shared_at(const Thread &t, u64 offset, u32 size) {
+    if (u64(static_cast<u32>(offset)) + size > t.block->shared_bytes) fail(t, "outside of shared memory");
+    return cvta_shared(t, offset);
+}
 inline u64 cvta_to_shared(const Thread &t, u64 address) {
     return address - reinterpret_cast<u64>(t.block->shared);
 }
 inline u64 mapa(const Thread &t, u64 address, u32 rank) {
     if (rank >= t.cluster->size) fail(t, "there is no such block in the cluster");
+    if (cvta_to_shared(t, address) >= t.block->shared_bytes) fail(t, "not an address of the block's own shared memory");
     return reinterpret_cast<u64>(t.cluster->first[rank].shared) + cvta_to_shared(t, address);
 }
 template <class T> inline T load(u64 address) {
@@ -275,8 +295,8 @@ inline f32 maximum(f32 a, f32 b) { return fmaxf(a, b); }
 inline f64 minimum(f64 a, f64 b) { return fmin(a, b); }
 inline f64 maximum(f64 a, f64 b) { return fmax(a, b); }
 template <class T> inline bool is_nan(T a) { return a != a; }
-template <class T> inline T divide(T a, T b) { return b == 0 ? T(-1) : T(a / b); }
-template <class T> inline T remainder_of(T a, T b) { return b == 0 ? a : T(a % b); }
+template <class T> inline T divide(T a, T b) { return b == 0 ? T(-1) : b == T(-1) && a < 0 ? T(-a) : T(a / b); }
+template <class T> inline T remainder_of(T a, T b) { return b == 0 ? a : b == T(-1) && a < 0 ? T(0) : T(a % b); }
 template <class T> inline T shift_left(T a, u32 by) { return by >= 8 * sizeof(T) ? 0 : T(a << by); }
 template <class T> inline T shift_right(T a, u32 by) {
     const u32 most = 8 * sizeof(T) - 1;
@@ -311,7 +331,7 @@ inline u32 permute(u32 a, u32 b, u32 selector) {
 }
 /// From a float to an integer: towards zero, the nearest, down or up by the caller; out of range to the end of it.
 template <class To, class From> inline To to_integer(From value) {
-    if (value != value) return 0;
+    if (value != value) return sizeof(From) == 8 || sizeof(To) == 8 ? To(1) << (8 * sizeof(To) - 1) : To(0);
     const long double wide = value;
     const long double least = static_cast<To>(-1) < 0 ? -__builtin_ldexpl(1, 8 * sizeof(To) - 1) : 0;
     const long double most = __builtin_ldexpl(1, 8 * sizeof(To) - (static_cast<To>(-1) < 0 ? 1 : 0)) - 1;
@@ -319,7 +339,7 @@ template <class To, class From> inline To to_integer(From value) {
     if (wide >= most) return static_cast<To>(most);
     return static_cast<To>(wide);
 }
-inline f32 saturate(f32 value) { return value != value ? 0.0f : value < 0 ? 0.0f : value > 1 ? 1.0f : value; }
+template <class T> inline T saturate(T value) { return value != value || value < 0 ? T(0) : value > 1 ? T(1) : value; }
 template <int BYTES> struct Bits;
 template <> struct Bits<2> { using type = u16; };
 template <> struct Bits<4> { using type = u32; };
@@ -380,10 +400,18 @@ extern "C" void unroll_switch(void **from, void *to) __attribute__((visibility("
 
 void yield(Thread &t) { unroll_switch(&t.stack_pointer, t.worker->stack_pointer); }
 
+/// Bytes of a block's shared memory in whole pages, and those before it.
+static u64 shared_pages(const Block &block) { return (block.shared_bytes + PAGE - 1) / PAGE * PAGE; }
+static u8 *shared_begin(const Block &block) { return block.shared - (shared_pages(block) - block.shared_bytes) / 16 * 16; }
+
 static void leave(Thread &t) {
     // Those who wait do not wait for the dead.
     Block &block = *t.block;
     block.alive--;
+    // Others of the cluster have no part any more in the memory of a block that has ended.
+    if (block.alive == 0 && t.cluster->size > 1 && block.shared_bytes > 0) {
+        mprotect(shared_begin(block), shared_pages(block), PROT_NONE);
+    }
     for (Barrier &barrier : block.barriers) {
         if (barrier.waiting > 0 && barrier.waiting >= block.alive) pass(barrier);
     }
@@ -425,7 +453,7 @@ static void give_back(u8 *memory, size_t bytes) {
 static void run_blocks(Worker &worker, u64 first, u64 last, u8 *stacks) {
     const LaunchOf &l = *launch;
     const u32 threads = l.threads.x * l.threads.y * l.threads.z, warps = (threads + WARP - 1) / WARP;
-    const u64 blocks = last - first, shared_pages = (l.shared_bytes + PAGE - 1) / PAGE * PAGE;
+    const u64 blocks = last - first;
     Block *all = static_cast<Block *>(calloc(blocks, sizeof(Block)));
     Cluster *clusters = static_cast<Cluster *>(calloc(blocks / l.cluster + 1, sizeof(Cluster)));
     Lanes *lanes = static_cast<Lanes *>(calloc(blocks * warps, sizeof(Lanes)));
@@ -435,10 +463,13 @@ static void run_blocks(Worker &worker, u64 first, u64 last, u8 *stacks) {
         Block &block = all[b];
         block.index = {u32(index % l.grid.x), u32(index / l.grid.x % l.grid.y), u32(index / l.grid.x / l.grid.y)};
         // Ends where the memory ends, as near as vectors of 16 bytes let it.
+        block.shared_bytes = l.shared_bytes;
         if (l.shared_bytes > 0) {
             u8 *memory = guarded(l.shared_bytes);
-            memset(memory, 0xff, shared_pages);
-            block.shared = memory + (shared_pages - l.shared_bytes) / 16 * 16;
+            memset(memory, 0xff, shared_pages(block));
+            block.shared = memory + (shared_pages(block) - l.shared_bytes) / 16 * 16;
+            // Nor yet in that of one that has not begun.
+            if (l.cluster > 1) mprotect(memory, shared_pages(block), PROT_NONE);
         }
         block.alive = threads;
         block.warps = lanes + b * warps;
@@ -465,7 +496,7 @@ static void run_blocks(Worker &worker, u64 first, u64 last, u8 *stacks) {
             *top = reinterpret_cast<void *>(run_fiber);
             fibers[i].stack_pointer = top - 6;
         }
-        u64 left = count, order = l.order + first, chosen = 0;
+        u64 left = count, order = l.order + first, chosen = 0, idle = 0;
         bool some_only = false;
         while (left > 0) {
             // Every round from another thread on, in either direction. Some warps only, until they wait for others,
@@ -480,12 +511,18 @@ static void run_blocks(Worker &worker, u64 first, u64 last, u8 *stacks) {
                 if (t.done || (t.wait_for != nullptr && *t.wait_for == t.wait_while)) continue;
                 if (some_only && ((at / WARP + 1) * 0x9e3779b97f4a7c15u ^ chosen) % 5 > 1) continue;
                 t.wait_for = nullptr, t.spins = false;
+                if (l.cluster > 1 && l.shared_bytes > 0 && !t.block->begun) {
+                    mprotect(shared_begin(*t.block), shared_pages(*t.block), PROT_READ | PROT_WRITE);
+                    t.block->begun = true;
+                }
                 worker.running = &t;
                 unroll_switch(&worker.stack_pointer, t.stack_pointer);
                 progress |= !t.spins;
                 if (t.done) left--;
             }
-            if (!progress && !some_only && left > 0) {
+            // Who looks for a change may have made one before, which others see in the next round.
+            idle = progress ? 0 : idle + 1;
+            if (idle > 1000 && left > 0) {
                 for (u64 i = 0; i < count; i++) {
                     if (!fibers[i].done) fail(fibers[i], "all threads wait: they do not meet at the same barriers");
                 }
@@ -493,9 +530,7 @@ static void run_blocks(Worker &worker, u64 first, u64 last, u8 *stacks) {
             if (!some_only || !progress) some_only = !some_only, chosen = order;
         }
     }
-    for (u64 b = 0; b < blocks && l.shared_bytes > 0; b++) {
-        give_back(all[b].shared - (shared_pages - l.shared_bytes) / 16 * 16, l.shared_bytes);
-    }
+    for (u64 b = 0; b < blocks && l.shared_bytes > 0; b++) give_back(shared_begin(all[b]), l.shared_bytes);
     free(fibers), free(lanes), free(clusters), free(all);
 }
 

@@ -58,6 +58,11 @@ pub(crate) fn kernel(module: &Module, name: &str) -> Result<Kernel, String> {
         meets: false,
     };
     let (_, declared) = declarations(source.head)?;
+    for word in [".reqntid", ".reqnctapercluster", ".maxclusterrank"] {
+        if source.head.contains(word) {
+            return Err(format!("{word} is not simulated"));
+        }
+    }
     let mut parameters = Vec::new();
     let (mut body, mut end) = (String::new(), 0usize);
     for parameter in &declared {
@@ -175,10 +180,6 @@ fn cpp_type(kind: &str) -> Result<&'static str, String> {
         "pred" => "bool",
         other => return Err(format!("a type that is not known: {other}")),
     })
-}
-
-fn signed(kind: &str) -> String {
-    format!("s{}", &kind[1..])
 }
 
 fn clean(name: &str) -> String {
@@ -350,7 +351,9 @@ impl Translator<'_> {
         if text.contains(".shared") {
             return self.shared_variable(text);
         }
-        let (declaration, values) = text.split_once('=').unwrap_or((text, "{}"));
+        // What can be written would have to be one for all kernels.
+        let (declaration, values) =
+            text.split_once('=').ok_or_else(|| format!("a variable without values: {name}"))?;
         let Declared { name, align, bytes, kind } = declared(declaration)?;
         let count = bytes / size_of_type(&kind).unwrap_or(1);
         let kind = cpp_type(&kind)?;
@@ -406,7 +409,7 @@ impl Translator<'_> {
     }
 
     /// The address in brackets, in a space.
-    fn address(&mut self, operand: &str, space: &str) -> Result<String, String> {
+    fn address(&mut self, operand: &str, space: &str, bytes: usize) -> Result<String, String> {
         let inside = operand
             .strip_prefix('[')
             .and_then(|inside| inside.strip_suffix(']'))
@@ -421,7 +424,7 @@ impl Translator<'_> {
             self.address_of(base)?
         };
         let sum = format!("{base} + {offset}");
-        Ok(if space == "shared" { format!("cvta_shared(t, {sum})") } else { sum })
+        Ok(if space == "shared" { format!("shared_at(t, {sum}, {bytes})") } else { sum })
     }
 
     fn instruction(&mut self, opcode: &str, operands: &[&str]) -> Result<String, String> {
@@ -443,6 +446,11 @@ impl Translator<'_> {
             "bar" | "barrier" => return self.barrier(modifiers, operands),
             "shfl" | "vote" | "mma" | "activemask" => self.meets = true,
             _ => {}
+        }
+        let saturates = has("sat") || has("xorsign");
+        if saturates && !(name == "cvt" || (kind == "f32" && matches!(name, "add" | "sub" | "mul")))
+        {
+            return Err("has no translation".into());
         }
         // Three operands at most are read as the type.
         let mut given = |index: usize| self.read(operand(index)?, kind);
@@ -658,7 +666,7 @@ impl Translator<'_> {
                 };
                 let call = format!(
                     "atomic_add({}, {})",
-                    self.address(address, space)?,
+                    self.address(address, space, size_of_type(kind).unwrap_or(8))?,
                     self.read(value, kind)?
                 );
                 if name == "red" {
@@ -721,13 +729,13 @@ impl Translator<'_> {
         let kind = modifiers.last().copied().unwrap_or_default();
         let space = ["param", "global", "shared", "local", "const"];
         let space = space.into_iter().find(|space| modifiers.contains(space)).unwrap_or_default();
-        let address = self.address(from, space)?;
         let size = size_of_type(kind).ok_or("a type that is not known")?;
         let parts = vector(to);
         let all = size * parts.len();
+        let address = self.address(from, space, all)?;
         let mut code = String::new();
         // Others may have to write first.
-        if modifiers.contains(&"acquire") || modifiers.contains(&"volatile") {
+        if ["acquire", "volatile", "relaxed"].iter().any(|word| modifiers.contains(word)) {
             self.meets = true;
             code.push_str("spin(t); ");
         }
@@ -743,10 +751,10 @@ impl Translator<'_> {
         let kind = modifiers.last().copied().unwrap_or_default();
         let space = ["param", "global", "shared", "local"];
         let space = space.into_iter().find(|space| modifiers.contains(space)).unwrap_or_default();
-        let address = self.address(to, space)?;
         let size = size_of_type(kind).ok_or("a type that is not known")?;
         let parts = vector(from);
         let all = size * parts.len();
+        let address = self.address(to, space, all)?;
         let mut code = format!("{{ const u64 at = aligned(t, {address}, {all});");
         for (index, part) in parts.into_iter().enumerate() {
             let _ = write!(code, "store(at + {}, {});", index * size, self.read(part, kind)?);
@@ -891,6 +899,9 @@ impl Translator<'_> {
         let [to, from] = operands else { return Err("two operands are needed".into()) };
         let [.., to_kind, from_kind] = modifiers else { return Err("types are missing".into()) };
         let has = |word: &str| modifiers.contains(&word);
+        if ["rz", "rm", "rp", "relu", "satfinite"].into_iter().any(has) {
+            return Err("rounds in a way that is not known".into());
+        }
         let a = self.read(from, from_kind)?;
         let cpp = cpp_type(to_kind)?;
         let single = if *from_kind == "f64" { "" } else { "f" };
@@ -904,16 +915,18 @@ impl Translator<'_> {
             })
         };
         let value = match (is_float(from_kind), is_float(to_kind)) {
-            _ if *to_kind == "tf32" => format!("rna_tf32({a})"),
+            _ if *to_kind == "tf32" && has("rna") => format!("rna_tf32({a})"),
+            _ if *to_kind == "tf32" => return Err("rounds in a way that is not known".into()),
             (true, true) => {
                 let widened = if is_half(from_kind) { format!("f32({a})") } else { a };
                 let widened = whole(&widened).unwrap_or(widened);
-                let value = if is_half(to_kind) {
-                    format!("{cpp}(f32({widened}))")
+                let narrowed = if is_half(to_kind) {
+                    format!("f32({widened})")
                 } else {
                     format!("{cpp}({widened})")
                 };
-                if has("sat") { format!("saturate({value})") } else { value }
+                let value = if has("sat") { format!("saturate({narrowed})") } else { narrowed };
+                if is_half(to_kind) { format!("{cpp}({value})") } else { value }
             }
             (true, false) => {
                 let widened = if is_half(from_kind) { format!("f32({a})") } else { a };
@@ -924,12 +937,7 @@ impl Translator<'_> {
             (false, true) => format!("{cpp}({a})"),
             (false, false) if has("sat") => return Err("saturates, which is not known".into()),
             // What is signed keeps its sign on the way to what is wider.
-            (false, false) => {
-                let sign_kept = from_kind.starts_with('s');
-                let to_kind =
-                    if sign_kept { signed(to_kind) } else { format!("u{}", &to_kind[1..]) };
-                format!("{}({a})", cpp_type(&to_kind)?)
-            }
+            (false, false) => format!("{cpp}({a})"),
         };
         // A result narrower than its register fills it, with its sign if it has one.
         Ok(Self::write(to, &value))

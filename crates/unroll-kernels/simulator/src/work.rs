@@ -54,6 +54,11 @@ pub(crate) fn check(address: usize, bytes: usize, what: &str) {
 
 /// One thing at a time.
 static DEVICE: Mutex<()> = Mutex::new(());
+
+/// Nothing else is done while this is held.
+pub(crate) fn alone() -> std::sync::MutexGuard<'static, ()> {
+    DEVICE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 /// The kernel that runs, for a message.
 static RUNNING: AtomicPtr<Compiled> = AtomicPtr::new(std::ptr::null_mut());
 /// In which order threads run: another one for each launch.
@@ -61,7 +66,7 @@ static ORDER: AtomicU64 = AtomicU64::new(2014);
 
 impl Work {
     pub(crate) fn run(&self) {
-        let _alone = DEVICE.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = alone();
         match self {
             Self::Launch(launch) => launch.run(),
             Self::Copy { from, to, bytes } => {
@@ -84,7 +89,12 @@ impl Work {
     /// Memory that it names must still be there when a recorded list runs again.
     pub(crate) fn check(&self) {
         match self {
-            Self::Launch(_) | Self::Copy { .. } => {}
+            Self::Launch(_) => {}
+            // Only copies within the device's memory are recorded.
+            Self::Copy { from, to, bytes } => {
+                check(*from, *bytes, "a recorded copy");
+                check(*to, *bytes, "a recorded copy");
+            }
             Self::Set { to, pattern, count } => {
                 check(*to, pattern.len() * count, "a recorded fill");
             }
