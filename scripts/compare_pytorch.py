@@ -174,7 +174,8 @@ def sizes(case):
 def set_precision(torch, precision):
     """What products of float32 round to: the same switch as on our side."""
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    # Off, it keeps bf16 from tensor cores too, which is nobody's default.
+    torch.backends.cudnn.allow_tf32 = precision != "fp32"
 
 
 def torch_step(torch, case, device):
@@ -212,14 +213,19 @@ def torch_step(torch, case, device):
         module.train(train)
         parameters = [x, *module.parameters()]
 
+    def forget():
+        for parameter in parameters:
+            parameter.grad = None
+
     def step():
         if not train:
             with torch.inference_mode():
                 return forward()
-        for parameter in parameters:
-            parameter.grad = None
+        forget()
         forward().sum().backward()
 
+    # Gradients of the iteration before are no part of what the next one needs.
+    step.forget = forget
     return step
 
 
@@ -238,14 +244,15 @@ def torch_time(torch, step, seconds, gpu):
     while len(times) < 5 or time.perf_counter() < end:
         synchronize()
         begin = time.perf_counter()
-        if gpu:
-            marks[0].record()
         step()
-        if gpu:
-            marks[1].record()
         synchronize()
         times.append(time.perf_counter() - begin)
-        if gpu:
+        # Iterations of their own: asking for events takes time too.
+        if gpu and len(times) % 4 == 1:
+            marks[0].record()
+            step()
+            marks[1].record()
+            synchronize()
             events.append(marks[0].elapsed_time(marks[1]) / 1000)
     return statistics.median(times), statistics.median(events) if events else None
 
@@ -278,6 +285,7 @@ def measure(case, unroll, torch, options):
     torch_peak = None
     if step and is_gpu(options):
         # A further iteration, above what was in use before it, as Unroll counts.
+        step.forget()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         kept = step()

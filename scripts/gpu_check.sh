@@ -29,6 +29,7 @@ target=${CARGO_TARGET_DIR:-target}
 out=${out:-$target/gpu_check}
 built=$target/cuda/unroll
 [ $device = cpu ] && built=$target/release/unroll
+[ -x "$built" ] || [ ! -f "$built.gz" ] || { gunzip -kf "$built.gz" && chmod +x "$built"; }
 program=${program:-$built}
 [ -x "$program" ] || { echo "$program is not there: scripts/build_cuda.sh makes it, or UNROLL names another" >&2; exit 2; }
 mkdir -p "$out"
@@ -48,6 +49,8 @@ print(":".join(d for p in sys.path for d in sorted(glob.glob(os.path.join(p, "nv
 PYTHON
 ) || libraries=
 export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$libraries"
+# candle's kernels are compiled by the driver when they are first used: once for all parts.
+export CUDA_CACHE_PATH=$work/compiled CUDA_CACHE_MAXSIZE=2147483648
 # Kernels are chosen by measuring, while warming up.
 export UNROLL_GPU_RECURRENT=tuned
 
@@ -119,7 +122,7 @@ fi
 roundings=f64,fp32,tf32,bf16 quick=()
 [ -n "$small" ] && quick=(--quick --arch gru,transformer,luong_concat)
 [ $device = cpu ] && roundings=fp32
-part "Agreement with the processor in f64" 120 \
+part "Agreement with the processor in f64" 100 \
     "$program" parity --device $device --rounding $roundings "${quick[@]}" --csv "$out/parity.csv"
 tail_of_it 60
 if [ $device = cuda ]; then
@@ -127,7 +130,7 @@ if [ $device = cuda ]; then
     [ -n "$small" ] && quick=(--quick)
     for way in candle steps cluster grid cudnn; do
         export UNROLL_GPU_RECURRENT=$way
-        part "Recurrent layers, way: $way" 40 \
+        part "Recurrent layers, way: $way" 25 \
             "$program" parity --device cuda --arch rnn,gru,lstm --rounding fp32,tf32 "${quick[@]}"
         tail_of_it 8
     done
@@ -139,37 +142,37 @@ steps=1000 evaluated=500
 places=(cpu)
 [ $device = cpu ] || places+=($device)
 for place in "${places[@]}"; do
-    part "One trained trial on $place" 60 \
+    part "One trained trial on $place" 40 \
         "$program" run experiments/quickstart.toml --device "$place" --out "$work/trial-$place" \
         --set 'measure=["quality"]' --set 'axes.task=["adding"]' --set 'axes.arch=["lstm"]' \
         --set 'axes.seed=[0]' --set "train.steps=$steps" --set "task.adding.eval_examples=$evaluated"
     tail_of_it 6
 done
 
-sweep=()
-[ $device = cuda ] && sweep=(--set 'axes.precision=["fp32", "tf32"]')
-if [ -n "$small" ]; then
-    sweep+=(--set 'axes.length=[8, 16]' --set 'axes.arch=["gru", "transformer"]'
-        --set 'throughput.min_seconds=0.01' --set 'model.hidden_size=16' --set 'model.window=8')
-fi
-part "Training throughput over lengths" 120 \
-    "$program" run experiments/gpu_throughput.toml --device $device --out "$work/sweep" "${sweep[@]}"
-tail_of_it 60
-cp "$work/sweep/tables/throughput.csv" "$work/sweep/REPORT.html" "$out/" || failed=1
-
 compare=(--device $device --program "$program" --out "$out")
 if [ -n "$small" ]; then
     compare+=(--quick --only gru --modes infer --no-torch --no-candle --rounds 1 --seconds 0.01
         --budget 20)
 else
-    # The tables are written at the end.
-    most=$(left)
-    [ "$most" -gt 400 ] && most=400
-    compare+=(--precision fp32,tf32,bf16 --rounds 3 --seconds 0.1 --budget $((most - 45)))
-    python3 -c 'import torch' 2>/dev/null || compare+=(--no-torch)
+    python3 -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") is None)' || compare+=(--no-torch)
+    # The tables are written at the end, and the sweep comes after.
+    most=$(($(left) - 70))
+    [ "$most" -gt 330 ] && most=330
+    compare+=(--precision fp32,tf32,bf16 --rounds 3 --seconds 0.1 --budget $((most - 50)))
 fi
-part "Layers beside PyTorch" 400 python3 scripts/compare_pytorch.py "${compare[@]}"
+part "Layers beside PyTorch" ${most:-400} python3 scripts/compare_pytorch.py "${compare[@]}"
 sed -n '/^# Unroll/,/^Tables/p' "$work/last" | tee -a "$summary"
+
+sweep=()
+[ $device = cuda ] && sweep=(--set 'axes.precision=["fp32", "tf32"]' --set throughput.decode=false --set throughput.min_seconds=0.1)
+if [ -n "$small" ]; then
+    sweep+=(--set 'axes.length=[8, 16]' --set 'axes.arch=["gru", "transformer"]'
+        --set 'throughput.min_seconds=0.01' --set 'model.hidden_size=16' --set 'model.window=8')
+fi
+part "Training throughput over lengths" 110 \
+    "$program" run experiments/gpu_throughput.toml --device $device --out "$work/sweep" "${sweep[@]}"
+tail_of_it 60
+cp "$work/sweep/tables/throughput.csv" "$work/sweep/REPORT.html" "$out/" || failed=1
 
 # What a GPU in software refuses, a real one would.
 if grep -q '^simulated ' "$out/log.txt"; then

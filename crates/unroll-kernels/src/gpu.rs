@@ -80,14 +80,17 @@ pub fn tf32() -> bool {
 
 /// What tuning of recurrent layers (`UNROLL_GPU_RECURRENT=tuned`) found so far: one line for each layer and
 /// pass (`lstm forward B=32 H=256: ...`, `lstm forward B=32 H=256 tf32: ...`), all ways with microseconds per
-/// step.
+/// step. Last, where lists of steps were recorded, how often (`lists of steps: ...`).
 pub fn recurrent_ways() -> Vec<String> {
-    #[cfg(feature = "cudnn")]
-    return [recurrent::findings(), recurrent::library::findings()].concat();
-    #[cfg(all(any(feature = "cuda", test), not(feature = "cudnn")))]
-    return recurrent::findings();
-    #[cfg(not(any(feature = "cuda", test)))]
-    Vec::new()
+    let parts: &[Vec<String>] = &[
+        #[cfg(any(feature = "cuda", test))]
+        recurrent::findings(),
+        #[cfg(feature = "cudnn")]
+        recurrent::library::findings(),
+        #[cfg(feature = "cuda")]
+        machine::cuda::recordings(),
+    ];
+    parts.concat()
 }
 
 /// Most memory in use on a GPU: the high-water mark of the pool that its tensors come from.

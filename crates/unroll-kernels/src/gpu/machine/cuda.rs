@@ -57,9 +57,31 @@ unsafe impl<T> Sync for Handle<T> {}
 struct Graphs {
     seen: VecDeque<Vec<u64>>,
     recorded: VecDeque<(Vec<u64>, CudaGraph)>,
-    /// Whether recording failed once: then nothing is recorded any more.
-    refused: bool,
+    /// Lists recorded, and done again, since the beginning.
+    counts: [usize; 2],
+    /// Why recording failed once: then nothing is recorded any more.
+    refused: Option<String>,
 }
+
+/// What became of recording on all devices, where anything was to be recorded: without it steps cost several times
+/// as much, which is to be seen.
+pub(crate) fn recordings() -> Vec<String> {
+    let all = lock(&LOADED);
+    let told = all.values().filter_map(|loaded| {
+        let graphs = lock(&loaded.graphs);
+        let [recorded, again] = graphs.counts;
+        match &graphs.refused {
+            Some(reason) => Some(format!("lists of steps: not recorded: {reason}")),
+            None if recorded > 0 => {
+                Some(format!("lists of steps: {recorded} recorded, {again} done again"))
+            }
+            None => None,
+        }
+    });
+    told.collect()
+}
+
+static LOADED: LazyLock<Mutex<HashMap<DeviceId, Arc<Loaded>>>> = LazyLock::new(Mutex::default);
 
 #[allow(unsafe_code)]
 // SAFETY: as for `Handle`; a mutex keeps to one thread at a time.
@@ -76,8 +98,6 @@ fn answered(asked: &str, answer: CUresult) -> Result<()> {
 impl Gpu {
     /// The kernels on a device, loaded once. Products round to TF32 where the process lets them, and if `half`.
     pub(crate) fn new(device: &CudaDevice, half: bool) -> Result<Self> {
-        static LOADED: LazyLock<Mutex<HashMap<DeviceId, Arc<Loaded>>>> =
-            LazyLock::new(Mutex::default);
         let mut all = lock(&LOADED);
         let loaded = match all.get(&device.id()) {
             Some(loaded) => loaded.clone(),
@@ -433,9 +453,10 @@ impl Machine for Gpu {
             let Some(used) = graphs.recorded.remove(at) else { bail!("a list of work is lost") };
             let launched = used.1.launch().w();
             graphs.recorded.push_back(used);
+            graphs.counts[1] += 1;
             return launched;
         }
-        if graphs.refused {
+        if graphs.refused.is_some() {
             return run();
         }
         if !graphs.seen.contains(&key) {
@@ -456,11 +477,17 @@ impl Machine for Gpu {
                 }
                 graph.launch().w()?;
                 graphs.recorded.push_back((key, graph));
+                graphs.counts[0] += 1;
                 Ok(())
             }
             // Nothing was done while it was recorded.
-            _ => {
-                graphs.refused = true;
+            (result, graph) => {
+                let reason = match (result, graph) {
+                    (Err(error), _) => error.to_string(),
+                    (_, Err(error)) => error.to_string(),
+                    _ => "there was nothing to record".into(),
+                };
+                graphs.refused = Some(reason.lines().next().unwrap_or_default().to_owned());
                 run()
             }
         }

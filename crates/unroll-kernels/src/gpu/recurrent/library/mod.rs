@@ -302,7 +302,7 @@ fn measured(gpu: &Gpu, args: &Arguments, keep: bool) -> Result<bool> {
     let wins = their_time.as_ref().is_ok_and(|theirs| *theirs < our_time);
     let Shape { batch, steps, inputs, hidden } = args.shape;
     let line = format!(
-        "{} {} B={batch} H={hidden}{}: {} at T={steps} I={inputs}, of ours {:.2} us; cudnn {}",
+        "{} {} B={batch} H={hidden}{}: {} at T={steps} I={inputs}, of ours {:.2} us; cudnn (standard algorithm) {}",
         args.cell.name,
         if keep { "training" } else { "inference" },
         if gpu.tf32() { " tf32" } else { "" },
