@@ -153,6 +153,8 @@ compare=(--device $device --program "$program" --out "$out")
 if [ -n "$small" ]; then
     compare+=(--quick --only gru --modes infer --no-torch --no-candle --rounds 1 --seconds 0.01
         --budget 20)
+    # Shapes of use, which a GPU in software would tune for hours.
+    export UNROLL_GPU_RECURRENT=steps
 else
     python3 -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") is None)' || compare+=(--no-torch)
     # The tables are written at the end, and the sweep comes after.
@@ -162,6 +164,7 @@ else
 fi
 part "Layers beside PyTorch" ${most:-400} python3 scripts/compare_pytorch.py "${compare[@]}"
 sed -n '/^# Unroll/,/^Tables/p' "$work/last" | tee -a "$summary"
+export UNROLL_GPU_RECURRENT=tuned
 
 sweep=()
 [ $device = cuda ] && sweep=(--set 'axes.precision=["fp32", "tf32"]' --set throughput.decode=false --set throughput.min_seconds=0.1)
