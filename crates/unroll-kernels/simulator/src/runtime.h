@@ -497,10 +497,11 @@ static void run_blocks(Worker &worker, u64 first, u64 last, u8 *stacks) {
             fibers[i].stack_pointer = top - 6;
         }
         u64 left = count, order = l.order + first, chosen = 0, idle = 0;
-        bool some_only = false;
+        bool some_only = true;
         while (left > 0) {
-            // Every round from another thread on, in either direction. Some warps only, until they wait for others,
-            // then all for a moment, then other warps: as far apart as barriers let them be.
+            // Every round from another thread on, in either direction. Some warps only, or some blocks, until they wait
+            // for others, then all for a moment, then others: as far apart as barriers let them be. First blocks, of which
+            // some have not begun when others are far.
             order = order * 6364136223846793005u + 1442695040888963407u;
             const u64 start = (order >> 33) % count;
             const bool backwards = order >> 63;
@@ -509,7 +510,8 @@ static void run_blocks(Worker &worker, u64 first, u64 last, u8 *stacks) {
                 const u64 at = (start + (backwards ? count - i : i)) % count;
                 Thread &t = fibers[at];
                 if (t.done || (t.wait_for != nullptr && *t.wait_for == t.wait_while)) continue;
-                if (some_only && ((at / WARP + 1) * 0x9e3779b97f4a7c15u ^ chosen) % 5 > 1) continue;
+                const u64 unit = chosen >> 62 ? at / WARP : at / threads;
+                if (some_only && ((unit + 1) * 0x9e3779b97f4a7c15u ^ chosen) % 5 > 1) continue;
                 t.wait_for = nullptr, t.spins = false;
                 if (l.cluster > 1 && l.shared_bytes > 0 && !t.block->begun) {
                     mprotect(shared_begin(*t.block), shared_pages(*t.block), PROT_READ | PROT_WRITE);
