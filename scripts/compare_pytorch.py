@@ -34,6 +34,7 @@ import math
 import os
 import pathlib
 import random
+import re
 import statistics
 import subprocess
 import sys
@@ -351,6 +352,26 @@ def summary(rows, key, gpu):
     return "\n".join([head, *lines]) if lines else ""
 
 
+WAY = re.compile(r"(\S+) (forward|backward) B=(\d+) H=(\d+)( tf32)?: (.*?), of (.*)")
+
+
+def floors(lines):
+    """Rows about the ways that tuning chose, with what a step cannot be faster than in them."""
+    table = []
+    for line in lines:
+        if not (found := WAY.fullmatch(line)):
+            continue
+        cell, direction, batch, hidden, rounding, best, tried = found.groups()
+        took = re.search(re.escape(best) + r" ([\d.]+) us \(at least ([\d.]+): (.*?)\)", tried)
+        if took:
+            took, least, parts = took.groups()
+            ratio = f"{float(took) / float(least):.1f}" if float(least) else "-"
+            cells = [cell + (rounding or ""), direction, batch, hidden, best, took, least, parts, ratio]
+            table.append("| " + " | ".join(cells) + " |")
+    head = "| layer | pass | B | H | way | us per step | at least | of it | ratio |\n|" + "---|" * 9
+    return "\n".join([head, *table]) if table else ""
+
+
 def milliseconds(seconds):
     return f"{1000 * seconds:.3g}" if seconds else "-"
 
@@ -387,6 +408,13 @@ def main():
             sys.exit(f"PyTorch {torch.__version__} sees no GPU here")
     unroll = Unroll(program)
     rows, failed, left = [], [], 0
+    options.out.mkdir(parents=True, exist_ok=True)
+    columns = ["name", "mode", "precision", "shape", "form", "ours_s", "torch_s", "torch_events_s"]
+    columns += ["torch_ratio", "ours_peak_bytes", "torch_peak_bytes", "candle_s", "candle_ratio", "gpu", "driver"]
+    # Row by row: what was measured stays, whatever ends this.
+    file = open(options.out / "compare_pytorch.csv", "w", newline="", buffering=1)
+    writer = csv.DictWriter(file, columns, extrasaction="ignore")
+    writer.writeheader()
     for case in cases(options):
         if time.monotonic() - begin > options.budget:
             left += 1
@@ -403,6 +431,7 @@ def main():
         row["torch_ratio"] = theirs / ours if theirs else None
         row["candle_ratio"] = candle / ours if candle else None
         rows.append(row)
+        writer.writerow({**row, "shape": " ".join(map(str, row["shape"]))})
         ratio = f"{row['torch_ratio']:.2f}" if theirs else "-"
         over = f"  candle {milliseconds(candle)} ({row['candle_ratio']:.0f})" if candle else ""
         shape = ",".join(map(str, case["shape"]))
@@ -412,14 +441,6 @@ def main():
             flush=True,
         )
 
-    options.out.mkdir(parents=True, exist_ok=True)
-    columns = ["name", "mode", "precision", "shape", "form", "ours_s", "torch_s", "torch_events_s"]
-    columns += ["torch_ratio", "ours_peak_bytes", "torch_peak_bytes", "candle_s", "candle_ratio", "gpu", "driver"]
-    with open(options.out / "compare_pytorch.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, columns, extrasaction="ignore")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({**row, "shape": " ".join(map(str, row["shape"]))})
     version = f"PyTorch {torch.__version__}" if torch else "no PyTorch"
     if torch and is_gpu(options):
         version += f" (cuDNN {torch.backends.cudnn.version()})"
@@ -450,6 +471,8 @@ def main():
         text += "| " + " | ".join(cells) + " |\n"
     # With UNROLL_GPU_RECURRENT=tuned.
     ways = sorted({line for row in rows for line in row["ways"]})
+    if table := floors(ways):
+        text += "\n## Steps beside what nothing can be faster than, in microseconds\n\n" + table + "\n"
     if ways:
         text += "\n## Ways of recurrent layers, the fastest first, in microseconds per step\n\n"
         text += "".join(f"- {line}\n" for line in ways)

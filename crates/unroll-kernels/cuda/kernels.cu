@@ -3,3 +3,5 @@
 #include "recurrent.cu"
 
 #include "attention.cu"
+
+#include "floors.cu"

@@ -80,9 +80,12 @@ pub fn tf32() -> bool {
 
 /// What tuning of recurrent layers (`UNROLL_GPU_RECURRENT=tuned`) found so far: one line for each layer and
 /// pass (`lstm forward B=32 H=256: ...`, `lstm forward B=32 H=256 tf32: ...`), all ways with microseconds per
-/// step. Last, where lists of steps were recorded, how often (`lists of steps: ...`).
+/// step and what a step cannot be faster than in that way. First, what that rests on (`device: ...`: launches and
+/// memory, measured); last, where lists of steps were recorded, how often (`lists of steps: ...`).
 pub fn recurrent_ways() -> Vec<String> {
     let parts: &[Vec<String>] = &[
+        #[cfg(any(feature = "cuda", test))]
+        recurrent::floors(),
         #[cfg(any(feature = "cuda", test))]
         recurrent::findings(),
         #[cfg(feature = "cudnn")]

@@ -35,6 +35,8 @@ struct Dropout {
 #[derive(Debug, Default, Clone)]
 struct Rnn {
     set: bool,
+    /// 0 standard, 1 persistent, 3 persistent for small hidden sizes.
+    algorithm: c_uint,
     /// 0 relu, 1 tanh, 2 LSTM, 3 GRU.
     mode: c_uint,
     biases: bool,
@@ -142,8 +144,10 @@ unsafe extern "C" fn cudnnSetRNNDescriptor_v8(
     flags: u32,
 ) -> Status {
     let one_layer = (direction, input_mode, layers, projected) == (0, 0, 1, hidden);
-    let known =
-        algorithm == 0 && mode <= 3 && matches!(bias_mode, 0 | 2) && (kind, math_kind) == (0, 0);
+    let known = matches!(algorithm, 0 | 1 | 3)
+        && mode <= 3
+        && matches!(bias_mode, 0 | 2)
+        && (kind, math_kind) == (0, 0);
     if !one_layer || !known || !matches!(math, 0 | 3) || flags != 1 {
         return refuse(NOT_SUPPORTED, "a recurrent layer that is not simulated");
     }
@@ -155,6 +159,7 @@ unsafe extern "C" fn cudnnSetRNNDescriptor_v8(
     }
     let made = Rnn {
         set: true,
+        algorithm,
         mode,
         biases: bias_mode == 2,
         tf32: math == 0,
@@ -214,6 +219,10 @@ unsafe extern "C" fn cudnnSetTensorNdDescriptor(
 const GAP: usize = 5;
 /// Numbers that are kept of each unit at each step: four of its gates, its cell, four gradients.
 const KEPT: usize = 9;
+/// Hidden sizes that an algorithm goes up to: 1 (a guess; a multiple of 128 as well), and 3 (where PyTorch asks for
+/// it in training; simple cells and gated ones).
+const MOST_HIDDEN: usize = 1024;
+const MOST_HIDDEN_SMALL: [usize; 2] = [256, 128];
 
 impl Rnn {
     fn gates(&self) -> usize {
@@ -227,7 +236,8 @@ impl Rnn {
     /// Where the weights of a gate, and its bias, begin: the gates of the input first, then those of the state; the
     /// last first.
     fn place(&self, id: usize) -> (usize, usize) {
-        let (gates, mut at) = (self.gates(), 0);
+        // Each algorithm has its own gap before the first.
+        let (gates, mut at) = (self.gates(), self.algorithm as usize);
         for other in (0..2 * gates).rev() {
             let matrix = self.hidden * if other < gates { self.inputs } else { self.hidden };
             if other == id {
@@ -246,6 +256,20 @@ impl Rnn {
     /// What a product reads of a number.
     fn read(&self, value: f64) -> f64 {
         if self.tf32 { f64::from(round_to_tf32(value as f32)) } else { value }
+    }
+
+    /// Whether the algorithm has such sizes.
+    fn has_sizes(&self) -> bool {
+        match self.algorithm {
+            1 => self.hidden.is_multiple_of(128) && self.hidden <= MOST_HIDDEN,
+            3 => self.hidden <= MOST_HIDDEN_SMALL[usize::from(self.mode > 1)],
+            _ => true,
+        }
+    }
+
+    /// Bytes that forward keeps for backward; each algorithm's are its own.
+    fn kept_bytes(&self, x: &Data) -> usize {
+        4 * (KEPT * x.batch * x.steps * self.hidden + self.algorithm as usize)
     }
 
     fn check(&self, weight_bytes: usize) -> bool {
@@ -277,9 +301,13 @@ unsafe extern "C" fn cudnnGetRNNTempSpaceSizes(
     reserve_bytes: *mut usize,
 ) -> Status {
     let (rnn, x) = unsafe { (object::<Rnn>(rnn), object::<Data>(x)) };
+    if !rnn.has_sizes() {
+        // Nothing wrong: a caller learns so where an algorithm ends.
+        return NOT_SUPPORTED;
+    }
     unsafe {
         work_bytes.write(64);
-        reserve_bytes.write(if mode == 1 { 4 * KEPT * x.batch * x.steps * rnn.hidden } else { 0 });
+        reserve_bytes.write(if mode == 1 { rnn.kept_bytes(x) } else { 0 });
     }
     SUCCESS
 }

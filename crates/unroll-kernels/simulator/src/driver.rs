@@ -198,6 +198,9 @@ unsafe extern "C" fn cuDeviceGetAttribute(
         8 => SHARED,
         10 => 32,
         12 | 82 => 65536,
+        // kHz; bytes of the cache that all share.
+        13 => 1_000_000,
+        38 => 1 << 20,
         16 => multiprocessors(),
         39 => THREADS_OF_MULTIPROCESSOR,
         75 => 9,

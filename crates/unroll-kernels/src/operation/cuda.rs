@@ -119,9 +119,9 @@ impl Operation {
 
     fn forward_on_gpu(&self, gpu: &Gpu, args: &Arguments) -> Result<OnGpu> {
         #[cfg(feature = "cudnn")]
-        if gpu::library::wins(gpu, args, self.keep)? {
+        if let Some(algorithm) = gpu::library::wins(gpu, args, self.keep)? {
             let gpu::library::Forward { output, hidden, cell, kept } =
-                gpu::library::forward(gpu, args, self.keep)?;
+                gpu::library::forward(gpu, args, algorithm, self.keep)?;
             return Ok(OnGpu { output, hidden, cell, saved: kept.map(AnySaved::Library) });
         }
         let gpu::Forward { output, hidden, cell, kept } = gpu::forward(gpu, args)?;

@@ -123,7 +123,7 @@ fn measured_ways(arch: &str, batch: usize, hidden: usize, rounds: bool) -> Vec<S
     let heads = ["forward", "backward", "inference", "training"].map(of);
     let mut ways = gpu::recurrent_ways();
     ways.retain(|line| {
-        line.starts_with("lists of steps")
+        ["device: ", "lists of steps"].iter().any(|head| line.starts_with(head))
             || heads.iter().any(|head| line.starts_with(head.as_str()))
     });
     ways

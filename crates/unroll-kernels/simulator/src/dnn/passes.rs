@@ -117,8 +117,10 @@ impl<'a> Call<'a> {
 
     fn kept(&self, (bytes, address): (usize, *const c_void)) -> Result<Numbers, Status> {
         let len = KEPT * self.batch * self.steps * self.rnn.hidden;
-        if bytes < 4 * len {
-            return Err(refuse(BAD_PARAM, "what is kept for backward is too small"));
+        // An algorithm cannot read what another kept.
+        let data = Data { steps: self.steps, batch: self.batch, width: self.rnn.inputs };
+        if bytes != self.rnn.kept_bytes(&data) {
+            return Err(refuse(BAD_PARAM, "what is kept for backward is not of this layer"));
         }
         Self::numbers(address, len, "what is kept for backward is not the device's")
     }

@@ -10,7 +10,7 @@ use candle_core::cuda_backend::cudarc::driver::{CudaGraph, CudaSlice, DevicePtr}
 use candle_core::cuda_backend::{CudaDevice, DeviceId, WrapErr};
 use candle_core::{Result, bail};
 
-use super::{Argument, Factor, Launch, Limits, Machine, Place, Product, Together};
+use super::{Argument, Factor, Launch, Limits, Machine, Place, Product, Rates, Together};
 use crate::threads::lock;
 
 /// The kernels, compiled for the architectures that build.rs names.
@@ -30,6 +30,7 @@ pub(crate) struct Gpu {
 /// What is kept of a device while the process lives.
 struct Loaded {
     limits: Option<Limits>,
+    rates: Rates,
     module: Handle<sys::CUmodule>,
     functions: Mutex<HashMap<String, Handle<sys::CUfunction>>>,
     graphs: Mutex<Graphs>,
@@ -291,6 +292,11 @@ impl Loaded {
         answered("the kernels", answer)?;
         Ok(Self {
             limits: cooperative.then_some(limits),
+            rates: Rates {
+                // Told in kHz.
+                clock_hz: 1e3 * attribute(Attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE)? as f64,
+                cache_bytes: attribute(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?,
+            },
             module: Handle(module),
             functions: Mutex::default(),
             graphs: Mutex::default(),
@@ -305,6 +311,10 @@ impl Machine for Gpu {
 
     fn limits(&self) -> Option<Limits> {
         self.loaded.limits
+    }
+
+    fn rates(&self) -> Rates {
+        self.loaded.rates
     }
 
     fn allocate(&self, len: usize) -> Result<CudaSlice<f32>> {

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use candle_core::{Error, Result};
 use unroll_kernels_emulation as emulation;
 
-use super::{Argument, Factor, Launch, Limits, Machine, Place, Product, Together};
+use super::{Argument, Factor, Launch, Limits, Machine, Place, Product, Rates, Together};
 use crate::product::{Matrix, Threads, multiply};
 
 /// Around every buffer: must stay as it was.
@@ -85,6 +85,11 @@ impl Machine for Emulated {
 
     fn limits(&self) -> Option<Limits> {
         Some(self.limits)
+    }
+
+    /// Of a device on which a layer of ten units has its weights in cache, and one of twenty has not.
+    fn rates(&self) -> Rates {
+        Rates { clock_hz: 1e3, cache_bytes: 2048 }
     }
 
     fn allocate(&self, len: usize) -> Result<Memory> {

@@ -33,6 +33,15 @@ pub(crate) struct Limits {
     pub(crate) cluster: usize,
 }
 
+/// What a device says of its speed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Rates {
+    /// Clock cycles of multiprocessors in a second, at most.
+    pub(crate) clock_hz: f64,
+    /// Bytes in the cache that all multiprocessors share.
+    pub(crate) cache_bytes: usize,
+}
+
 /// One launch of a kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Launch {
@@ -64,6 +73,9 @@ pub(crate) trait Machine {
 
     /// What the device offers to persistent kernels; `None` where it cannot run them.
     fn limits(&self) -> Option<Limits>;
+
+    /// What the device says of its speed.
+    fn rates(&self) -> Rates;
 
     /// Memory with anything in it.
     fn allocate(&self, len: usize) -> Result<Self::Buffer>;

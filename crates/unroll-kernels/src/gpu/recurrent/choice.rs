@@ -11,6 +11,7 @@ use std::sync::Mutex;
 
 use candle_core::{Result, bail};
 
+use super::floors::Floor;
 use super::host::{self, Arguments, Forward, Gradients, Incoming, Kept, Wanted};
 use super::plan::{Exchange, Pass, Plan, Request, Way, cost_of_steps};
 use crate::gpu::machine::{Limits, Machine};
@@ -143,14 +144,24 @@ static CHOSEN: Mutex<BTreeMap<Key, Chosen>> = Mutex::new(BTreeMap::new());
 struct Chosen {
     best: Way,
     /// What tuning measured: all ways with seconds per step, or why one cannot be used.
-    all: Vec<(Way, std::result::Result<f64, String>)>,
+    all: Vec<(Way, std::result::Result<Timed, String>)>,
+}
+
+/// Seconds per step, and what they cannot be less than, where that could be found.
+#[derive(Debug, Clone, Copy)]
+struct Timed {
+    seconds: f64,
+    floor: Option<Floor>,
 }
 
 /// What tuning found so far, one line for each layer and pass: all ways, with microseconds per step.
 pub(crate) fn findings() -> Vec<String> {
     let line = |(key, found): (&Key, &Chosen)| {
         let ways = found.all.iter().map(|(way, time)| match time {
-            Ok(seconds) => format!("{way} {:.2} us", seconds * 1e6),
+            Ok(Timed { seconds, floor }) => {
+                let floor = floor.map_or_else(String::new, |floor| format!(" ({floor})"));
+                format!("{way} {:.2} us{floor}", seconds * 1e6)
+            }
             Err(reason) => format!("{way} not usable: {reason}"),
         });
         let (cell, batch, hidden) = (key.cell, key.batch, key.hidden);
@@ -242,7 +253,7 @@ fn choose<M: Machine>(
     }
     let ways = possible(machine, args, pass);
     let found = match policy {
-        Policy::Tuned => measure(machine, args, ways, run)?,
+        Policy::Tuned => measure(machine, args, pass, ways, run)?,
         _ => Chosen { best: decide(policy, ways)?, all: Vec::new() },
     };
     let best = found.best;
@@ -254,12 +265,13 @@ fn choose<M: Machine>(
 fn measure<M: Machine>(
     machine: &M,
     args: &Arguments,
+    pass: Pass,
     ways: Vec<Possible>,
     run: &dyn Fn(Way) -> Result<M::Buffer>,
 ) -> Result<Chosen> {
     let expected = machine.read(&run(Way::Steps)?)?;
     let steps = args.shape.steps as f64;
-    let time = |way: Way| -> std::result::Result<f64, String> {
+    let time = |way: Way| -> std::result::Result<Timed, String> {
         let text =
             |error: candle_core::Error| error.to_string().lines().next().unwrap_or("").to_owned();
         let found = run(way).and_then(|found| machine.read(&found)).map_err(text)?;
@@ -270,7 +282,8 @@ fn measure<M: Machine>(
         for _ in 0..TIMES {
             least = least.min(machine.time(&|| run(way).map(|_| ())).map_err(text)?);
         }
-        Ok(least / steps)
+        // A floor that cannot be measured is no reason against the way.
+        Ok(Timed { seconds: least / steps, floor: Floor::of(machine, args, pass, way).ok() })
     };
     let mut all = Vec::with_capacity(ways.len());
     for way in ways {
@@ -285,7 +298,7 @@ fn measure<M: Machine>(
         }
         all.push((way, time));
     }
-    let usable = all.iter().filter_map(|(way, time)| Some((*way, *time.as_ref().ok()?)));
+    let usable = all.iter().filter_map(|(way, time)| Some((*way, time.as_ref().ok()?.seconds)));
     let best = usable.min_by(|a, b| a.1.total_cmp(&b.1)).map_or(Way::Steps, |(way, _)| way);
     Ok(Chosen { best, all })
 }

@@ -10,6 +10,7 @@
 //! the same kernels on a processor. The kernels are in `cuda/`.
 
 mod choice;
+mod floors;
 mod host;
 mod launch;
 #[cfg(feature = "cudnn")]
@@ -20,6 +21,7 @@ mod plan;
 mod tests;
 
 pub(crate) use choice::findings;
+pub(crate) use floors::findings as floors;
 #[cfg(feature = "cuda")]
 pub(crate) use {
     choice::{backward, forward},

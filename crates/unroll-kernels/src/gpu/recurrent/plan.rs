@@ -9,6 +9,8 @@ use crate::gpu::machine::Limits;
 pub(crate) const THREADS: usize = 256;
 /// Pairs of unit and sequence that a thread may have of one tile: `PAIRS` in cuda/persistent.h.
 const PAIRS: usize = 4;
+/// Products of two f32 that a multiprocessor does in a clock cycle.
+pub(super) const PRODUCTS_PER_CYCLE: usize = 128;
 /// Rows of a tile for which there are kernels.
 const TILES: [usize; 3] = [4, 8, 16];
 
@@ -146,18 +148,37 @@ impl Plan {
         })
     }
 
-    /// What a step may be expected to cost, in clock cycles of a multiprocessor: the larger of what its
-    /// arithmetic (128 products a cycle) and its shared memory (128 bytes a cycle) need, sums over parts
-    /// of the depth, and the exchange. Only to choose among plans: what is kept is measured.
-    pub(crate) fn cost(&self, request: &Request) -> usize {
-        let Request { cell, pass, hidden, limits, .. } = *request;
-        let (width, depth) = match pass {
+    /// Clock cycles of a multiprocessor that a tile's products cannot do without.
+    pub(super) fn cycles(&self, cell: Cell, pass: Pass, hidden: usize) -> Cycles {
+        let (width, depth) = self.size(cell, pass, hidden);
+        Cycles {
+            products: self.tile * depth * width / PRODUCTS_PER_CYCLE,
+            // 128 bytes a cycle: all weights, and the states, which eight columns share.
+            shared_memory: depth * width / 32 + depth * self.tile * width / 1024,
+        }
+    }
+
+    /// Columns and depth of the product of a block.
+    fn size(&self, cell: Cell, pass: Pass, hidden: usize) -> (usize, usize) {
+        match pass {
             Pass::Forward => ((cell.gates * self.units).next_multiple_of(32), hidden),
             Pass::Backward => (hidden.next_multiple_of(32), cell.gates * self.units),
-        };
+        }
+    }
+
+    /// How often blocks have to take turns until all sequences are done.
+    pub(super) fn waves(&self, multiprocessors: usize) -> usize {
+        self.teams.div_ceil(self.teams_at_once.min(multiprocessors / self.ranks).max(1))
+    }
+
+    /// What a step may be expected to cost, in clock cycles of a multiprocessor: the larger of what its
+    /// arithmetic and its shared memory need, sums over parts of the depth, and the exchange. Only to choose among
+    /// plans: what is kept is measured.
+    pub(crate) fn cost(&self, request: &Request) -> usize {
+        let Request { cell, pass, hidden, limits, .. } = *request;
+        let (width, _) = self.size(cell, pass, hidden);
         let slices = (self.threads / 32 / (width / 32)).max(1);
-        let products = self.tile * depth * width / 128;
-        let memory = depth * width / 32 + depth * self.tile * width / 1024;
+        let Cycles { products, shared_memory } = self.cycles(cell, pass, hidden);
         let sums = (3 * 4 + 2 * slices) * self.tile * width / 128;
         let exchanged = match (pass, self.exchange) {
             (Pass::Forward, Exchange::Cluster) => self.units * self.tile * self.ranks / 16,
@@ -169,9 +190,8 @@ impl Plan {
             Exchange::Cluster => 400 + 20 * self.ranks,
             Exchange::Grid => 1500 + 4 * self.ranks,
         };
-        let at_once = self.teams_at_once.min(limits.multiprocessors / self.ranks).max(1);
-        let waves = self.teams.div_ceil(at_once);
-        waves * (self.tiles() * (products.max(memory) + sums + exchanged + 400) + barrier)
+        self.waves(limits.multiprocessors)
+            * (self.tiles() * (products.max(shared_memory) + sums + exchanged + 400) + barrier)
     }
 
     /// The plan that should be fastest, or `None` when none fits.
@@ -196,6 +216,13 @@ impl Plan {
         let plans = plans.filter_map(|(ranks, rows)| Self::with(request, ranks, rows, THREADS));
         plans.min_by_key(|plan| (plan.cost(request), plan.ranks))
     }
+}
+
+/// What a tile costs a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Cycles {
+    pub(super) products: usize,
+    pub(super) shared_memory: usize,
 }
 
 /// The same for a product and a kernel per step: two launches, and the product at half of what all

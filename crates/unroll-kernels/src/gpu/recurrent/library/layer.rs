@@ -130,6 +130,37 @@ pub(super) struct Layer {
     pub(super) library: Arc<Library>,
 }
 
+/// How cuDNN runs the recurrence. Of the persistent ones, the first holds the recurrent weights on chip for one
+/// launch, the second is for small hidden sizes, forward and backward of PyTorch's layers where it is allowed. cuDNN
+/// says where it has them. Its third, which compiles kernels for a size at run time, is not among them: it wants a
+/// compiler (NVRTC) on the machine that runs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Algorithm {
+    Standard,
+    Persistent,
+    PersistentSmall,
+}
+
+impl Algorithm {
+    pub(super) const ALL: [Self; 3] = [Self::Standard, Self::Persistent, Self::PersistentSmall];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Standard => "standard",
+            Self::Persistent => "persistent",
+            Self::PersistentSmall => "persistent, small H",
+        }
+    }
+
+    const fn of_library(self) -> sys::cudnnRNNAlgo_t {
+        match self {
+            Self::Standard => sys::cudnnRNNAlgo_t::CUDNN_RNN_ALGO_STANDARD,
+            Self::Persistent => sys::cudnnRNNAlgo_t::CUDNN_RNN_ALGO_PERSIST_STATIC,
+            Self::PersistentSmall => sys::cudnnRNNAlgo_t::CUDNN_RNN_ALGO_PERSIST_STATIC_SMALL_H,
+        }
+    }
+}
+
 /// Numbers of ours that lie together in cuDNN's buffer: in which of the four tensors (weights of inputs and of
 /// states, biases of both), from where in it, to where, how many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,13 +179,15 @@ pub(super) struct Key {
     shape: Shape,
     biases: bool,
     tf32: bool,
+    /// None: of all.
+    algorithm: Option<Algorithm>,
 }
 
 /// Layers that are kept.
 const LAYERS_KEPT: usize = 64;
 pub(super) static LAYERS: LazyLock<Mutex<HashMap<Key, Arc<Layer>>>> = LazyLock::new(Mutex::default);
 
-pub(super) fn key(gpu: &Gpu, args: &Arguments) -> Key {
+pub(super) fn key(gpu: &Gpu, args: &Arguments, algorithm: Option<Algorithm>) -> Key {
     Key {
         device: gpu.name(),
         cell: args.cell.name,
@@ -162,11 +195,12 @@ pub(super) fn key(gpu: &Gpu, args: &Arguments) -> Key {
         shape: args.shape,
         biases: args.bias_ih != Place::NULL,
         tf32: gpu.tf32(),
+        algorithm,
     }
 }
 
-pub(super) fn layer(gpu: &Gpu, args: &Arguments) -> Result<Arc<Layer>> {
-    let key = key(gpu, args);
+pub(super) fn layer(gpu: &Gpu, args: &Arguments, algorithm: Algorithm) -> Result<Arc<Layer>> {
+    let key = key(gpu, args, Some(algorithm));
     let mut layers = lock(&LAYERS);
     if let Some(layer) = layers.get(&key) {
         return Ok(layer.clone());
@@ -174,13 +208,13 @@ pub(super) fn layer(gpu: &Gpu, args: &Arguments) -> Result<Arc<Layer>> {
     if layers.len() >= LAYERS_KEPT {
         layers.clear();
     }
-    let layer = Arc::new(Layer::new(gpu, args)?);
+    let layer = Arc::new(Layer::new(gpu, args, algorithm)?);
     layers.insert(key, layer.clone());
     Ok(layer)
 }
 
 impl Layer {
-    fn new(gpu: &Gpu, args: &Arguments) -> Result<Self> {
+    fn new(gpu: &Gpu, args: &Arguments, algorithm: Algorithm) -> Result<Self> {
         use sys::cudnnDataType_t::CUDNN_DATA_FLOAT as FLOAT;
         let Shape { batch, steps, inputs, hidden } = args.shape;
         let lengths = vec![steps as c_int; batch];
@@ -192,7 +226,7 @@ impl Layer {
         let has_biases = args.bias_ih != Place::NULL;
         call!(cudnnSetRNNDescriptor_v8(
             rnn.0,
-            sys::cudnnRNNAlgo_t::CUDNN_RNN_ALGO_STANDARD,
+            algorithm.of_library(),
             match (args.cell.name, args.cell.variant) {
                 ("rnn", 0) => sys::cudnnRNNMode_t::CUDNN_RNN_TANH,
                 ("rnn", _) => sys::cudnnRNNMode_t::CUDNN_RNN_RELU,

@@ -13,6 +13,7 @@ use candle_core::cuda_backend::cudarc::cudnn::sys;
 use candle_core::cuda_backend::cudarc::driver::CudaSlice;
 use candle_core::{Result, bail};
 
+pub(crate) use self::layer::Algorithm;
 use self::layer::{Key, LAYERS, Layer, answered, call, key, layer};
 use super::choice::{self, Policy, TIMES, backward_by, difference, forward_by};
 use super::host::{Arguments, Gradients, Incoming, Lengths, Shape, Wanted};
@@ -57,8 +58,13 @@ fn numbers(bytes: usize) -> usize {
 }
 
 /// Runs a layer forward.
-pub(crate) fn forward(gpu: &Gpu, args: &Arguments, keep: bool) -> Result<Forward> {
-    let layer = layer(gpu, args)?;
+pub(crate) fn forward(
+    gpu: &Gpu,
+    args: &Arguments,
+    algorithm: Algorithm,
+    keep: bool,
+) -> Result<Forward> {
+    let layer = layer(gpu, args, algorithm)?;
     let Shape { batch, steps, hidden, .. } = args.shape;
     let weights = gpu.allocate(numbers(layer.weight_bytes))?;
     let ours = [args.weight_ih, args.weight_hh, args.bias_ih, args.bias_hh];
@@ -226,15 +232,16 @@ pub(crate) fn backward(
 }
 
 /// What was measured, once in the process.
-static MEASURED: Mutex<BTreeMap<(Key, bool), (bool, String)>> = Mutex::new(BTreeMap::new());
+static MEASURED: Mutex<BTreeMap<(Key, bool), (Option<Algorithm>, String)>> =
+    Mutex::new(BTreeMap::new());
 
-/// Whether cuDNN runs a layer: where it knows it, and `UNROLL_GPU_RECURRENT` says so, or tuning found it faster
-/// than what is here.
-pub(crate) fn wins(gpu: &Gpu, args: &Arguments, keep: bool) -> Result<bool> {
+/// How cuDNN runs a layer, if it does: where it knows it, and `UNROLL_GPU_RECURRENT` says so, or tuning found it
+/// faster than what is here.
+pub(crate) fn wins(gpu: &Gpu, args: &Arguments, keep: bool) -> Result<Option<Algorithm>> {
     match choice::policy()? {
-        Policy::Library => Ok(knows(args)),
+        Policy::Library if knows(args) => Ok(Some(Algorithm::Standard)),
         Policy::Tuned if knows(args) => measured(gpu, args, keep),
-        _ => Ok(false),
+        _ => Ok(None),
     }
 }
 
@@ -252,20 +259,24 @@ const ALL: Wanted = Wanted {
     probe_cell: false,
 };
 
-/// Times both, forward alone or with backward. What cuDNN refuses or finds different is not used.
-fn measured(gpu: &Gpu, args: &Arguments, keep: bool) -> Result<bool> {
-    let key = (key(gpu, args), keep);
-    if let Some((wins, _)) = lock(&MEASURED).get(&key) {
-        return Ok(*wins);
+/// The output, and with backward the gradient of the weights.
+type Found = [Option<CudaSlice<f32>>; 2];
+
+/// Times ours and each algorithm of cuDNN's, forward alone or with backward. What cuDNN refuses or finds different
+/// is not used.
+fn measured(gpu: &Gpu, args: &Arguments, keep: bool) -> Result<Option<Algorithm>> {
+    let key = (key(gpu, args, None), keep);
+    if let Some((best, _)) = lock(&MEASURED).get(&key) {
+        return Ok(*best);
     }
-    // The output's gradient is the output: any will do. Gives the output, and the gradient of the weights.
+    // The output's gradient is the output: any will do.
     let incoming = |output: &CudaSlice<f32>| Incoming {
         output: gpu.place(output),
         grad_output: gpu.place(output),
         grad_hidden: Place::NULL,
         grad_cell: Place::NULL,
     };
-    let ours = || -> Result<[Option<CudaSlice<f32>>; 2]> {
+    let ours = || -> Result<Found> {
         let found = forward_by(Policy::Tuned, gpu, args)?;
         if !keep {
             return Ok([Some(found.output), None]);
@@ -274,13 +285,13 @@ fn measured(gpu: &Gpu, args: &Arguments, keep: bool) -> Result<bool> {
         let back = backward_by(Policy::Tuned, gpu, args, found.kept, &from, ALL)?;
         Ok([Some(found.output), back.weight_hh])
     };
-    let theirs = || -> Result<[Option<CudaSlice<f32>>; 2]> {
-        let found = forward(gpu, args, keep)?;
+    let theirs = |algorithm: Algorithm| -> Result<Found> {
+        let found = forward(gpu, args, algorithm, keep)?;
         let Some(kept) = &found.kept else { return Ok([Some(found.output), None]) };
         let back = backward(gpu, args, kept, &incoming(&found.output), ALL)?;
         Ok([Some(found.output), back.weight_hh])
     };
-    let time = |run: &dyn Fn() -> Result<[Option<CudaSlice<f32>>; 2]>| -> Result<f64> {
+    let time = |run: &dyn Fn() -> Result<Found>| -> Result<f64> {
         let mut least = f64::INFINITY;
         for _ in 0..TIMES {
             least = least.min(gpu.time(&|| run().map(|_| ()))?);
@@ -288,32 +299,47 @@ fn measured(gpu: &Gpu, args: &Arguments, keep: bool) -> Result<bool> {
         Ok(least / args.shape.steps as f64)
     };
     let expected = ours()?;
-    let our_time = time(&ours)?;
-    let their_time = theirs().and_then(|found| {
-        for (expected, found) in expected.iter().zip(&found) {
-            if let (Some(expected), Some(found)) = (expected, found)
-                && let Some(off) = difference(&gpu.read(expected)?, &gpu.read(found)?)
-            {
-                bail!("differs by {off}");
+    let mut best = (time(&ours)?, None);
+    let mut said = vec![format!("of ours {:.2} us", best.0 * 1e6)];
+    for algorithm in Algorithm::ALL {
+        let run = || theirs(algorithm);
+        let seconds = run().and_then(|found| {
+            for (expected, found) in expected.iter().zip(&found) {
+                if let (Some(expected), Some(found)) = (expected, found)
+                    && let Some(off) = difference(&gpu.read(expected)?, &gpu.read(found)?)
+                {
+                    bail!("differs by {off}");
+                }
             }
-        }
-        time(&theirs)
-    });
-    let wins = their_time.as_ref().is_ok_and(|theirs| *theirs < our_time);
+            time(&run)
+        });
+        said.push(match seconds {
+            Ok(seconds) => {
+                if seconds < best.0 {
+                    best = (seconds, Some(algorithm));
+                }
+                format!("cudnn ({}) {:.2} us", algorithm.name(), seconds * 1e6)
+            }
+            Err(error) => {
+                let reason = error.to_string();
+                // After a fault nothing on this device can be believed.
+                if let Err(error) = gpu.alive() {
+                    bail!("cudnn cannot run ({reason}), and nothing after it: {error}");
+                }
+                let reason = reason.lines().next().unwrap_or_default();
+                format!("cudnn ({}) not usable: {reason}", algorithm.name())
+            }
+        });
+    }
     let Shape { batch, steps, inputs, hidden } = args.shape;
     let line = format!(
-        "{} {} B={batch} H={hidden}{}: {} at T={steps} I={inputs}, of ours {:.2} us; cudnn (standard algorithm) {}",
+        "{} {} B={batch} H={hidden}{}: {} at T={steps} I={inputs}, {}",
         args.cell.name,
         if keep { "training" } else { "inference" },
         if gpu.tf32() { " tf32" } else { "" },
-        if wins { "cudnn" } else { "ours" },
-        our_time * 1e6,
-        match &their_time {
-            Ok(seconds) => format!("{:.2} us", seconds * 1e6),
-            Err(error) =>
-                format!("not usable: {}", error.to_string().lines().next().unwrap_or_default()),
-        }
+        best.1.map_or_else(|| "ours".into(), |algorithm| format!("cudnn ({})", algorithm.name())),
+        said.join("; "),
     );
-    lock(&MEASURED).insert(key, (wins, line));
-    Ok(wins)
+    lock(&MEASURED).insert(key, (best.1, line));
+    Ok(best.1)
 }
