@@ -1,8 +1,11 @@
 //! The answer in three sentences: what is best, how sure that is, what it costs.
 
 use unroll_results::Summary;
-use unroll_results::decision::{Candidate, Decision, Decisions, Versus, fewest_seeds_for};
+use unroll_results::decision::{
+    ALPHA, Candidate, Decision, Decisions, Overall, Versus, fewest_seeds_for,
+};
 use unroll_results::record::{GradientOf, Phase};
+use unroll_results::statistics::ranks::fewest_tasks;
 use unroll_results::statistics::{Interval, median};
 use unroll_results::summary::Moment;
 
@@ -73,7 +76,7 @@ fn best(decisions: &Decisions) -> Words {
             )),
             None => words.text(" comes first"),
         };
-        words = words.text(format!(" and does best in {} of them", first.first));
+        words = words.text(format!(" and is unbeaten in {} of them", first.first));
         if let Some(skill) = first.skill {
             let interval = first.interval.map_or_else(String::new, |i| format!(" {}", ends(i)));
             words = words.text(format!(
@@ -81,7 +84,7 @@ fn best(decisions: &Decisions) -> Words {
                  baseline and 1 is perfect"
             ));
         }
-        return words.text(".");
+        return alike(words, overall, order[0]).text(".");
     }
     let mut words = Words::new();
     for (number, cell) in learned.iter().take(NAMES).enumerate() {
@@ -94,8 +97,38 @@ fn best(decisions: &Decisions) -> Words {
     words.text(".")
 }
 
+/// Which series the ranks do not tell apart from the first.
+fn alike(words: Words, overall: &Overall, first: usize) -> Words {
+    let Some(ranking) = &overall.ranking else { return words };
+    let other = |(a, b, p): &(usize, usize, f64)| match (*a == first, *b == first) {
+        (true, _) if *p >= ALPHA => Some(*b),
+        (_, true) if *p >= ALPHA => Some(*a),
+        _ => None,
+    };
+    let open: Vec<usize> = ranking.pairs.iter().filter_map(other).collect();
+    if open.is_empty() {
+        return words;
+    }
+    let names = open.iter().map(|&place| overall.series[place].name.as_str());
+    let words = words.text(". The ranks do not tell it apart from ").names(names, NAMES);
+    let fewest = fewest_tasks(overall.series.len(), ALPHA);
+    if ranking.tasks < fewest {
+        words.text(format!(": {} combinations cannot, {fewest} could", ranking.tasks))
+    } else {
+        words
+    }
+}
+
 /// `, solved by 5 of 5 seeds`.
 fn solved(cell: &Decision, winner: &Candidate) -> String {
+    if winner.diverged > 0 {
+        return format!(
+            ", solved by {} of {} seeds ({} diverged)",
+            winner.solved,
+            winner.scores.len(),
+            winner.diverged
+        );
+    }
     if winner.solved == 0 && cell.candidates.iter().all(|c| c.solved == 0) {
         return String::new();
     }
@@ -128,8 +161,8 @@ fn sureness(decisions: &Decisions) -> Words {
     let open = pairs - worse - equal;
     let seeds = cells.iter().map(|cell| cell.seeds()).min().unwrap_or(0);
     let mut words = Words::from(format!(
-        "Of {pairs} comparisons with the best series at a task and length, {worse} are decided (exact \
-         rank sum test, Holm-adjusted, p < 0.05)"
+        "Of {pairs} comparisons with the best series at a task and length, {worse} are decided (test of \
+         rank sums, adjusted for the choice of the best, p < 0.05)"
     ));
     if equal > 0 {
         words = words.text(format!(", {equal} have nothing to decide (all runs score the same)"));
@@ -141,26 +174,31 @@ fn sureness(decisions: &Decisions) -> Words {
     let most = cells.iter().map(|cell| cell.candidates.len()).max().unwrap_or(2);
     let fewest = fewest_seeds_for(most);
     if seeds < fewest {
+        let runs = if seeds == 1 { "one seed".to_owned() } else { format!("{seeds} seeds") };
         return words.text(format!(
-            ": with {seeds} seeds and {most} series none can be decided, with {fewest} the first can."
+            ": with {runs} and {most} series none can be decided, with {fewest} the first can."
         ));
     }
+    // What no number of seeds would decide counts as the most.
     let mut needed: Vec<usize> = cells
         .iter()
-        .flat_map(|cell| cell.open().filter_map(|(_, versus)| versus.seeds_needed))
+        .flat_map(|cell| cell.open().filter(|(_, versus)| !versus.equal))
+        .map(|(_, versus)| versus.seeds_needed.unwrap_or(usize::MAX))
         .collect();
     needed.sort_unstable();
-    match needed.len() {
-        0 => words.text("; no number of seeds up to 1,000 would decide them."),
-        count => words.text(format!(
+    match needed.get(needed.len() / 2) {
+        None => words.text("."),
+        Some(&usize::MAX) => words.text(
+            "; at the differences seen, half of them or more would take over 1,000 seeds to decide.",
+        ),
+        Some(&median) => words.text(format!(
             "; at the differences seen, half of them take up to {} seeds to decide (now {seeds}).",
-            needed[count / 2].max(seeds + 1)
+            median.max(seeds + 1)
         )),
     }
 }
 
 fn sureness_of(cell: &Decision) -> Words {
-    let winner = cell.winner();
     let name = |(candidate, _): &(&Candidate, &Versus)| candidate.series.clone();
     let worse: Vec<_> = cell.rivals().filter(|(_, versus)| versus.worse).collect();
     let equal: Vec<_> = cell.rivals().filter(|(_, versus)| versus.equal).collect();
@@ -194,17 +232,22 @@ fn sureness_of(cell: &Decision) -> Words {
     };
     let closest = open.iter().min_by(|a, b| a.1.probability.total_cmp(&b.1.probability));
     words = words.text(start).names(names.iter().map(String::as_str), NAMES);
-    if let Some((_, versus)) = closest {
+    if let Some((candidate, versus)) = closest {
         words = words.text(format!(" (probability of improvement {})", improvement(versus)));
-        words = words.text(more_seeds(versus, winner.scores.len(), cell.candidates.len()));
+        words = words.text(more_seeds(cell, candidate, versus));
     }
     words.text(".")
 }
 
 /// `; about 7 more seeds would (now 3)`.
-pub(crate) fn more_seeds(versus: &Versus, now: usize, series: usize) -> String {
+pub(crate) fn more_seeds(cell: &Decision, other: &Candidate, versus: &Versus) -> String {
+    let (now, series) = (cell.winner().scores.len(), cell.candidates.len());
     let fewest = fewest_seeds_for(series);
+    let solved = |candidate: &Candidate| candidate.solved == candidate.scores.len();
     match versus.seeds_needed {
+        _ if versus.equal && solved(cell.winner()) && solved(other) => {
+            "; all runs of both solved it".to_owned()
+        }
         _ if versus.equal => "; all runs score the same".to_owned(),
         Some(needed) => {
             let more = needed.max(fewest).saturating_sub(now).max(1);

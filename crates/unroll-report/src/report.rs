@@ -170,17 +170,19 @@ fn task_section(summary: &Summary, task: &str, plots: &[(&str, Plot)]) -> Sectio
     let described = summary.quality.iter().find(|g| g.task == task && !g.metric.is_empty());
     if let Some(group) = described {
         let mut words = format!("Metric on the test split: {}.", rows::metric(summary, task));
-        let baselines: Vec<String> = group
-            .baselines
-            .iter()
-            .map(|baseline| format!("{} ({})", baseline.name, significant(baseline.value)))
-            .collect();
-        if !baselines.is_empty() {
-            let length = group.length;
-            words.push_str(&format!(
-                " Without learning, at length {length}: {}.",
-                baselines.join(", ")
-            ));
+        for (fitted, title) in [(false, "Without learning"), (true, "Fitted to the training data")]
+        {
+            let baselines: Vec<String> = group
+                .baselines
+                .iter()
+                .filter(|baseline| baseline.fitted == fitted)
+                .map(|baseline| format!("{} ({})", baseline.name, significant(baseline.value)))
+                .collect();
+            if !baselines.is_empty() {
+                let length = group.length;
+                let baselines = baselines.join(", ");
+                words.push_str(&format!(" {title}, at length {length}: {baselines}."));
+            }
         }
         words.push_str(
             " “Solved” is k of n trials that ran; “steps” the median number of training steps to the \

@@ -69,7 +69,12 @@ pub(crate) fn metric(summary: &Summary, task: &str) -> String {
 
 /// `3/3`, with what else has to be said.
 fn outcome(group: &QualityGroup) -> String {
-    let mut parts = vec![format!("{}/{}", group.solved, group.n)];
+    // Without a criterion nothing can be solved.
+    let solved = match group.solved_at {
+        Some(_) => format!("{}/{}", group.solved, group.n),
+        None => dash(),
+    };
+    let mut parts = vec![solved];
     if group.verdict() == Verdict::AtChance {
         parts.push("at chance".into());
     } else if group.at_chance > 0 {

@@ -290,3 +290,69 @@ fn two_thousand_trials_are_quick_and_small() {
     assert!(page.len() < 5_000_000, "{}", page.len());
     assert!(seconds < 10.0, "{seconds}");
 }
+
+/// A quality record with this test metric.
+fn scored(series: &str, seed: u64, test: f64) -> TrialRecord {
+    let mut record = records::adding(series, 50, seed);
+    if let Some(quality) = &mut record.quality {
+        (quality.test, quality.solved, quality.solved_at) = (test, false, None);
+        quality.at_chance = test >= quality.baselines[0].value;
+    }
+    record
+}
+
+#[test]
+fn what_is_no_better_than_chance_is_not_recommended() {
+    // The baseline is 1/6. One run of three is below it, the mean is not.
+    let mut records: Vec<TrialRecord> = Vec::new();
+    for (seed, test) in [0.15, 0.18, 0.19].into_iter().enumerate() {
+        records.push(scored("rnn", seed as u64, test));
+        records.push(scored("lstm", seed as u64, 0.3 + test));
+    }
+    records::diverge(&mut records[3], 40);
+    let text = Report::new(&context(), &Summary::from_records(&records)).markdown();
+    assert!(text.contains("Nothing to recommend. Ahead is **rnn**"), "{text}");
+    assert!(
+        text.contains("as a whole no better than the baseline “always answer 1” (0.167)"),
+        "{text}"
+    );
+    assert!(text.contains("**lstm** is not separated from it: 1 of 3 diverged, "), "{text}");
+    // No criterion, nothing solved.
+    assert!(text.contains("| – | – |") && !text.contains("0/3"), "{text}");
+}
+
+#[test]
+fn a_fitted_baseline_above_all_series_is_named() {
+    let mut records: Vec<TrialRecord> = Vec::new();
+    for seed in 0..3 {
+        records.push(scored("rnn", seed, 0.1 + 0.001 * seed as f64));
+        records.push(scored("lstm", seed, 0.05));
+    }
+    let with_ridge = |records: &mut [TrialRecord], value: f64| {
+        for record in records {
+            let baselines = &mut record.quality.as_mut().unwrap().baselines;
+            baselines.truncate(1);
+            baselines.push(unroll_results::record::BaselineValue {
+                name: "ridge regression".into(),
+                value,
+                fitted: true,
+            });
+        }
+    };
+    let markdown = |records: &[TrialRecord]| {
+        Report::new(&context(), &Summary::from_records(records)).markdown()
+    };
+    with_ridge(&mut records, 0.04);
+    let text = markdown(&records);
+    assert!(
+        text.contains("Ridge regression reaches 0.0400, which no series does here on the whole."),
+        "{text}"
+    );
+    assert!(
+        text.contains("Fitted to the training data, at length 50: ridge regression (0.0400)."),
+        "{text}"
+    );
+    assert!(text.contains("3 of 3 better than the best trivial baseline"), "{text}");
+    with_ridge(&mut records, 0.06);
+    assert!(!markdown(&records).contains("Ridge regression reaches"));
+}

@@ -149,9 +149,16 @@ pub const COLUMNS: &[ColumnDoc] = &[
     same("test_loss", TRIALS, "nats or squared units", "mean loss on the test split"),
     same("solved", TRIALS, "", "whether the task's own criterion for solved holds"),
     same("solved_at", TRIALS, "see metric", "value from which on the task counts as solved"),
-    same("baseline", TRIALS, "see metric", "best trivial baseline"),
+    same("baseline", TRIALS, "see metric", "best trivial baseline: what counts as chance"),
     same("baseline_name", TRIALS, "", "what that baseline does"),
-    same("at_chance", TRIALS, "", "whether the metric is no better than that baseline"),
+    same(
+        "reference",
+        TRIALS,
+        "see metric",
+        "best baseline that is fitted to the training data (ridge regression, n-grams); empty without one",
+    ),
+    same("reference_name", TRIALS, "", "what that one is"),
+    same("at_chance", TRIALS, "", "whether the metric is no better than the trivial baseline"),
     same("steps", TRIALS, "training steps", "training steps run"),
     same("steps_to_threshold", TRIALS, "training steps", "first evaluated step past the threshold"),
     same(

@@ -252,7 +252,7 @@ impl Better {
     }
 }
 
-/// A value that needs no model: always answering 1, repeating the last value, ...
+/// A value without a sequence model: always answering 1, repeating the last value, ridge regression, ...
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BaselineValue {
     /// What it does, in a few words (`always answer 1`).
@@ -260,6 +260,9 @@ pub struct BaselineValue {
     /// Its metric.
     #[serde(with = "crate::number")]
     pub value: f64,
+    /// Whether it is fitted to the training data, as ridge regression: a reference, and no chance level.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fitted: bool,
 }
 
 /// A metric beside the task's own.

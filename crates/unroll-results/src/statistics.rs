@@ -5,8 +5,10 @@
 //! when a quarter of the values, rounded down, is cut from either end (Agarwal et al. 2021, arXiv
 //! 2108.13264, as in their library rliable and in `scipy.stats.trim_mean`).
 //!
-//! [`improvement`] compares two samples, [`ranks`] many series over many tasks.
+//! [`improvement`] compares two samples, [`best`] several with the best of them, [`ranks`] many series over many
+//! tasks.
 
+pub mod best;
 pub mod improvement;
 pub mod ranks;
 

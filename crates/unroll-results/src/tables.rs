@@ -181,6 +181,7 @@ fn trials(records: &[TrialRecord]) -> PolarsResult<DataFrame> {
         move |record| initial_input(record).and_then(&value)
     }
     let best = |record: &TrialRecord| record.quality.as_ref().and_then(best_baseline).cloned();
+    let fitted = |record: &TrialRecord| record.quality.as_ref().and_then(best_reference).cloned();
     let mut columns = vec![
         column("experiment", records, |record| record.cell.experiment.clone()),
         column("kind", records, |record| record.kind.name()),
@@ -222,6 +223,8 @@ fn trials(records: &[TrialRecord]) -> PolarsResult<DataFrame> {
         column("solved_at", records, optional(|quality| quality.solved_at)),
         column("baseline", records, |record| best(record).map(|baseline| baseline.value)),
         column("baseline_name", records, |record| best(record).map(|baseline| baseline.name)),
+        column("reference", records, |record| fitted(record).map(|baseline| baseline.value)),
+        column("reference_name", records, |record| fitted(record).map(|baseline| baseline.name)),
         column("at_chance", records, quality(|quality| quality.at_chance)),
         column("steps", records, quality(|quality| quality.steps)),
         column("steps_to_threshold", records, optional(|quality| quality.steps_to_threshold)),
@@ -232,9 +235,21 @@ fn trials(records: &[TrialRecord]) -> PolarsResult<DataFrame> {
     frame(records.len(), columns)
 }
 
-/// The trivial baseline with the best metric.
+/// The best trivial baseline: what counts as chance.
 pub(crate) fn best_baseline(quality: &Quality) -> Option<&BaselineValue> {
-    let finite = quality.baselines.iter().filter(|baseline| baseline.value.is_finite());
+    best_of_baselines(quality, false)
+}
+
+/// The best baseline that is fitted to the training data.
+pub(crate) fn best_reference(quality: &Quality) -> Option<&BaselineValue> {
+    best_of_baselines(quality, true)
+}
+
+fn best_of_baselines(quality: &Quality, fitted: bool) -> Option<&BaselineValue> {
+    let finite = quality
+        .baselines
+        .iter()
+        .filter(|baseline| baseline.fitted == fitted && baseline.value.is_finite());
     match quality.better {
         Better::Lower => finite.min_by(|a, b| a.value.total_cmp(&b.value)),
         Better::Higher => finite.max_by(|a, b| a.value.total_cmp(&b.value)),

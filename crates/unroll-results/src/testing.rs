@@ -52,8 +52,8 @@ pub(crate) fn quality(series: &str, length: usize, seed: u64, test: f64) -> Tria
             solved: test < 0.01,
             solved_at: Some(0.01),
             baselines: vec![
-                BaselineValue { name: "answer 0.5".into(), value: 0.4 },
-                BaselineValue { name: "always answer 1".into(), value: 1.0 / 6.0 },
+                BaselineValue { name: "answer 0.5".into(), value: 0.4, fitted: false },
+                BaselineValue { name: "always answer 1".into(), value: 1.0 / 6.0, fitted: false },
             ],
             at_chance: test >= 1.0 / 6.0,
             steps: 20,

@@ -16,7 +16,7 @@ use unroll_results::record::{
     Quality, Status, Timing, Trace, TrialKind,
 };
 use unroll_results::{TrialRecord, canonical, files, layout};
-use unroll_tasks::{Inputs, Split, Task, TaskRequest};
+use unroll_tasks::{Baseline, Inputs, Split, Task, TaskRequest};
 use unroll_train::{
     Ending, TaskModel, TrainConfig, TrainOutcome, Trainer, attention_along, decode,
 };
@@ -455,7 +455,7 @@ impl Runner<'_> {
             at_chance: !beaten,
             baselines: baselines
                 .into_iter()
-                .map(|baseline| BaselineValue { name: baseline.name, value: baseline.value })
+                .map(|Baseline { name, value, fitted }| BaselineValue { name, value, fitted })
                 .collect(),
             steps: outcome.steps,
             steps_to_threshold: outcome.threshold.map(|reached| reached.step),

@@ -37,7 +37,7 @@ pub(super) fn plot(summary: &Summary, palette: &Palette, task: &str) -> Option<P
     let levels = Levels {
         baselines: groups
             .iter()
-            .filter_map(|group| Some((group.length, group.best_baseline.as_ref()?)))
+            .filter_map(|group| Some((group.length, group.strongest_baseline()?)))
             .collect(),
         solved_at: described.solved_at,
     };

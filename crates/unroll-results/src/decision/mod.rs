@@ -3,8 +3,9 @@
 //! A run's *score* is its test metric, larger being better; beyond the task's own criterion for
 //! "solved" nothing is gained any more, so scores end there; a run that diverged scores minus infinity.
 //! The *best* series has the largest interquartile mean of scores, then the larger mean, then the higher
-//! speed, then fewer parameters. Another series is *worse* when the exact rank sum test against the best, adjusted by Holm
-//! over the other series, has p < 0.05; otherwise the evidence does not separate them.
+//! speed, then fewer parameters. Another series is *worse* when its p against the best is below 0.05: of two
+//! series by the exact rank sum test, of more by a permutation test that chooses the best anew each time
+//! ([`crate::statistics::best`]); otherwise the evidence does not separate them.
 
 mod overall;
 mod pareto;
@@ -12,10 +13,10 @@ mod pareto;
 pub use overall::{Overall, OverallSeries, TAUS};
 
 use crate::Summary;
-use crate::record::{Better, Phase};
+use crate::record::{BaselineValue, Better, Phase};
+use crate::statistics::best::{against_best, fewest_values};
 use crate::statistics::improvement::{
-    Paired, fewest_seeds, holm, improvement_interval, probability_of_improvement, rank_sum_p,
-    seeds_needed,
+    Paired, improvement_interval, probability_of_improvement, seeds_needed,
 };
 use crate::statistics::{Interval, interquartile_mean, mean, stratified_bootstrap};
 use crate::summary::{QualityGroup, ThroughputGroup};
@@ -26,6 +27,8 @@ pub const SEEDS_FOR_INTERVALS: usize = 5;
 pub const RESAMPLES: usize = 2000;
 /// Seed of every bootstrap.
 const SEED: u64 = 0x0008_13e5;
+/// How many times better something has to be to be named for it.
+const LEAST_GAIN: f64 = 1.05;
 /// Error probability of each decision.
 pub const ALPHA: f64 = 0.05;
 
@@ -55,6 +58,12 @@ pub struct Decision {
     pub best: usize,
     /// Whether no run of any series is better than the best trivial baseline.
     pub nothing_learned: bool,
+    /// The best trivial baseline.
+    pub baseline: Option<BaselineValue>,
+    /// The best baseline that is fitted to the training data.
+    pub reference: Option<BaselineValue>,
+    /// The value from which on the task counts as solved.
+    pub solved_at: Option<f64>,
     /// What to take when something else matters most.
     pub choices: Vec<Choice>,
     /// The objectives that the front was found with.
@@ -68,7 +77,7 @@ pub struct Candidate {
     pub series: String,
     /// (seed, score) of each run.
     pub scores: Vec<(u64, f64)>,
-    /// Interquartile mean of the metric over finite values.
+    /// Interquartile mean of the metric over runs that did not diverge.
     pub metric: Option<f64>,
     /// Its 95 % bootstrap interval, from [`SEEDS_FOR_INTERVALS`] seeds on.
     pub interval: Option<Interval>,
@@ -78,7 +87,7 @@ pub struct Candidate {
     pub diverged: usize,
     /// Runs that are better than the best trivial baseline; `None` without a baseline.
     pub above_chance: Option<usize>,
-    /// The longest length that every seed solved, of this task.
+    /// The longest length that every seed solved, with all shorter ones that it was trained at, of this task.
     pub longest_solved: Option<usize>,
     /// Tokens per second of training.
     pub tokens_per_s: Option<f64>,
@@ -100,7 +109,7 @@ pub struct Versus {
     pub probability: f64,
     /// Its 95 % bootstrap interval, from [`SEEDS_FOR_INTERVALS`] seeds on.
     pub interval: Option<Interval>,
-    /// p of the exact rank sum test, Holm-adjusted.
+    /// p of being as good as the best, adjusted for all series and for the choice of the best.
     pub p: f64,
     /// Seed by seed.
     pub paired: Paired,
@@ -197,9 +206,14 @@ impl Decision {
         self.rivals().filter(|(_, versus)| !versus.worse)
     }
 
-    /// Whether the evidence shows no other series to be worse than the best, nor equal to it.
+    /// Whether the evidence shows no other series to be worse than the best.
     pub fn undecided(&self) -> bool {
-        self.candidates.len() > 1 && self.rivals().all(|(_, v)| !v.worse && !v.equal)
+        self.candidates.len() > 1 && self.rivals().all(|(_, versus)| !versus.worse)
+    }
+
+    /// Whether a value is better than another.
+    pub fn prefers(&self, value: f64, other: f64) -> bool {
+        self.better.prefers(value, other)
     }
 
     /// All but the best.
@@ -263,6 +277,9 @@ fn decide(summary: &Summary, task: &str, length: usize) -> Option<Decision> {
         length,
         metric: first.metric.clone(),
         better: first.better,
+        baseline: groups.iter().find_map(|group| group.best_baseline.clone()),
+        reference: groups.iter().find_map(|group| group.best_reference.clone()),
+        solved_at: groups.iter().find_map(|group| group.solved_at),
         best,
         nothing_learned: groups
             .iter()
@@ -284,13 +301,16 @@ fn candidate(summary: &Summary, group: &QualityGroup) -> Candidate {
     };
     let times = summary.throughput.iter().find(same);
     let trained = group.tokens_per_s.map(|spread| spread.median);
-    let longest_solved = summary
+    let mut lengths: Vec<(usize, bool)> = summary
         .quality
         .iter()
         .filter(|g| g.series == group.series && g.task == group.task)
-        .filter(|g| g.n > 0 && g.solved == g.n)
-        .map(|g| g.length)
-        .max();
+        // A seed that could not run has not solved it.
+        .map(|g| (g.length, g.n > 0 && g.solved == g.n + g.failed))
+        .collect();
+    lengths.sort_unstable();
+    let longest_solved =
+        lengths.iter().take_while(|(_, solved)| *solved).last().map(|(length, _)| *length);
     Candidate {
         series: group.series.clone(),
         scores: group
@@ -319,26 +339,24 @@ fn candidate(summary: &Summary, group: &QualityGroup) -> Candidate {
 fn compare(candidates: &mut [Candidate], best: usize) {
     let winner = candidates[best].scores.clone();
     let x = values(&winner);
-    let others: Vec<usize> = (0..candidates.len()).filter(|place| *place != best).collect();
-    let p: Vec<f64> = others
-        .iter()
-        .map(|&place| rank_sum_p(&x, &values(&candidates[place].scores)).unwrap_or(1.0))
-        .collect();
-    let adjusted = holm(&p);
-    // What a pair has to pass when all others are as hard to tell apart.
-    let alpha = ALPHA / others.len().max(1) as f64;
-    for (&place, p) in others.iter().zip(adjusted) {
-        let y = values(&candidates[place].scores);
-        let Some(probability) = probability_of_improvement(&x, &y) else { continue };
+    let samples: Vec<Vec<f64>> = candidates.iter().map(|c| values(&c.scores)).collect();
+    let Some(p) = against_best(&samples, best) else { return };
+    // What a pair has to pass when all pairs are as hard to tell apart.
+    let pairs = candidates.len() * candidates.len().saturating_sub(1) / 2;
+    let alpha = ALPHA / pairs.max(1) as f64;
+    for (place, (candidate, p)) in candidates.iter_mut().zip(p).enumerate() {
+        let y = values(&candidate.scores);
+        let probability = probability_of_improvement(&x, &y).filter(|_| place != best);
+        let Some(probability) = probability else { continue };
         let enough = x.len().min(y.len()) >= SEEDS_FOR_INTERVALS;
         let equal = x.iter().chain(&y).all(|score| *score == x[0]);
-        candidates[place].versus = Some(Versus {
+        candidate.versus = Some(Versus {
             probability,
             interval: enough
                 .then(|| improvement_interval(&[(x.clone(), y)], RESAMPLES, SEED))
                 .flatten(),
             p,
-            paired: Paired::of(&winner, &candidates[place].scores),
+            paired: Paired::of(&winner, &candidate.scores),
             worse: p < ALPHA,
             equal,
             seeds_needed: if equal { None } else { seeds_needed(probability, alpha) },
@@ -352,7 +370,9 @@ fn choices(candidates: &[Candidate], best: usize) -> Vec<Choice> {
         let Some(own) = objective.of(&candidates[best]) else { continue };
         let mut choice: Option<(usize, f64)> = None;
         for (place, candidate) in candidates.iter().enumerate() {
-            let open = candidate.versus.as_ref().is_some_and(|versus| !versus.worse);
+            // What has learned nothing is no alternative, whatever it costs.
+            let open = candidate.above_chance != Some(0)
+                && candidate.versus.as_ref().is_some_and(|versus| !versus.worse);
             let Some(value) = objective.of(candidate).filter(|_| open) else { continue };
             if value > own && choice.is_none_or(|(_, most)| value > most) {
                 choice = Some((place, value));
@@ -361,7 +381,9 @@ fn choices(candidates: &[Candidate], best: usize) -> Vec<Choice> {
         if let Some((candidate, value)) = choice {
             let (a, b) = (value.abs(), own.abs());
             let factor = a.max(b) / a.min(b).max(f64::MIN_POSITIVE);
-            found.push(Choice { objective, candidate, factor });
+            if factor >= LEAST_GAIN {
+                found.push(Choice { objective, candidate, factor });
+            }
         }
     }
     found
@@ -369,7 +391,7 @@ fn choices(candidates: &[Candidate], best: usize) -> Vec<Choice> {
 
 /// Seeds for each series with which a comparison among `series` of them could separate anything.
 pub fn fewest_seeds_for(series: usize) -> usize {
-    fewest_seeds(ALPHA / series.saturating_sub(1).max(1) as f64)
+    fewest_values(series, ALPHA)
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ pub struct Overall {
 pub struct OverallSeries {
     /// Series.
     pub name: String,
-    /// Cells in which it is the best one.
+    /// Cells in which no series scores better, those left out in which nothing was learned.
     pub first: usize,
     /// Interquartile mean of the skills of all runs.
     pub skill: Option<f64>,
@@ -77,7 +77,11 @@ impl Overall {
                     .filter_map(|cell| skills(summary, name, &cell.task, cell.length))
                     .collect();
                 skill_cells = strata.len();
-                let first = shared.iter().filter(|cell| cell.winner().series == *name).count();
+                let of =
+                    |cell: &Decision| score(cell.candidates.iter().find(|c| c.series == *name)?);
+                let is_first =
+                    |cell: &&&Decision| !cell.nothing_learned && of(cell) == score(cell.winner());
+                let first = shared.iter().filter(is_first).count();
                 one(name, first, &strata, &taus)
             })
             .collect();

@@ -34,7 +34,7 @@ fn few_seeds_separate_nothing_and_say_how_many_would() {
     assert!(!versus.worse);
     assert_eq!((versus.interval, versus.seeds_needed), (None, Some(6)));
     assert_eq!(decisions.cells[0].candidates[0].interval, None);
-    assert_eq!((fewest_seeds_for(2), fewest_seeds_for(5)), (4, 5));
+    assert_eq!((fewest_seeds_for(2), fewest_seeds_for(5)), (4, 6));
 }
 
 #[test]
@@ -60,6 +60,18 @@ fn diverged_runs_are_the_worst_and_failed_ones_are_not_counted() {
     let cell = &decisions.cells[0];
     assert_eq!(cell.winner().series, "gru");
     assert_eq!(cell.candidates[0].scores.len(), 4);
+    // Whatever the weights gave when the run broke off is no result.
+    let mut lucky = runs("rnn", 50, &[0.001; 5]);
+    for run in &mut lucky {
+        *run = testing::diverged(run.clone(), 3);
+        run.quality.as_mut().unwrap().test = 0.001;
+    }
+    let decisions = decide_all(&[lucky, runs("gru", 50, &[0.05; 5])]);
+    let cell = &decisions.cells[0];
+    let rnn = &cell.candidates[0];
+    assert_eq!((cell.winner().series.as_str(), rnn.metric, rnn.diverged), ("gru", None, 5));
+    assert_eq!(rnn.versus.as_ref().unwrap().probability, 1.0);
+    assert!(rnn.versus.as_ref().unwrap().worse && rnn.dominated_by.is_some());
     let all_failed: Vec<_> = runs("rnn", 50, &[0.1]).into_iter().map(testing::failed).collect();
     assert_eq!(decide_all(&[all_failed]), Decisions { cells: Vec::new(), overall: None });
     assert_eq!(decide_all(&[]).cells, []);
@@ -123,4 +135,50 @@ fn a_run_that_trimming_hides_still_counts() {
     assert_eq!(cell.winner().series, "gru");
     assert!(cell.undecided());
     assert_eq!(cell.winner().above_chance, Some(5));
+}
+
+#[test]
+fn lengths_are_solved_without_a_gap() {
+    let mut records = Vec::new();
+    for (length, value) in [(10, 0.001), (20, 0.1), (50, 0.001)] {
+        records.push(runs("gru", length, &[value; 3]));
+        records.push(runs("rnn", length, &[0.001; 3]));
+    }
+    // One seed of the other could not run at the longest.
+    let last = records.len() - 1;
+    records[last][0] = testing::failed(records[last][0].clone());
+    let decisions = decide_all(&records);
+    let longest: Vec<_> = decisions.cells[0]
+        .candidates
+        .iter()
+        .map(|c| (c.series.as_str(), c.longest_solved))
+        .collect();
+    assert_eq!(longest, [("gru", Some(10)), ("rnn", Some(20))]);
+    // Level with the best is first too; where nobody learns, nobody is.
+    let level = decide_all(&[
+        runs("gru", 10, &[0.001; 3]),
+        runs("rnn", 10, &[0.001; 3]),
+        runs("gru", 20, &[0.5; 3]),
+        runs("rnn", 20, &[0.4; 3]),
+    ]);
+    let first: Vec<_> = level.overall.unwrap().series.iter().map(|series| series.first).collect();
+    assert_eq!(first, [1, 1]);
+}
+
+#[test]
+fn a_fitted_reference_is_no_chance_level() {
+    let mut records = runs("gru", 50, &[0.05, 0.06, 0.055]);
+    for record in &mut records {
+        let quality = record.quality.as_mut().unwrap();
+        quality.baselines.push(crate::record::BaselineValue {
+            name: "ridge regression".into(),
+            value: 0.02,
+            fitted: true,
+        });
+    }
+    let decisions = decide_all(&[records, runs("rnn", 50, &[0.16, 0.15, 0.15])]);
+    let cell = &decisions.cells[0];
+    assert_eq!(cell.baseline.as_ref().unwrap().name, "always answer 1");
+    assert_eq!(cell.reference.as_ref().unwrap().value, 0.02);
+    assert_eq!((cell.winner().above_chance, cell.nothing_learned), (Some(3), false));
 }

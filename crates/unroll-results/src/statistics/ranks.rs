@@ -10,6 +10,12 @@ use super::midranks;
 /// Differences up to which [`signed_rank_p`] is exact.
 const EXACT: usize = 50;
 
+/// Fewest tasks with which a pair of so many series can differ at `alpha`: when one is ahead in all of them.
+pub fn fewest_tasks(series: usize, alpha: f64) -> usize {
+    let pairs = (series * series.saturating_sub(1) / 2).max(1) as f64;
+    (1..EXACT).find(|&n| pairs * 0.5f64.powi(n as i32 - 1) < alpha).unwrap_or(EXACT)
+}
+
 /// Series compared over tasks.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ranking {

@@ -1,9 +1,10 @@
 //! Learning curves, over seeds.
 
 use super::Index;
+use super::quality::strongest;
 use crate::record::{BaselineValue, Better, Status, TrialRecord};
 use crate::statistics::Spread;
-use crate::tables::best_baseline;
+use crate::tables::{best_baseline, best_reference};
 
 /// One seed's validation metric.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,7 +40,7 @@ pub struct CurveGroup {
     pub metric: String,
     /// Which end is good.
     pub better: Better,
-    /// The best trivial baseline.
+    /// The best baseline.
     pub best_baseline: Option<BaselineValue>,
     /// The value from which on the task counts as solved.
     pub solved_at: Option<f64>,
@@ -67,7 +68,9 @@ pub(super) fn groups(index: &Index<'_>) -> Vec<CurveGroup> {
             length: key.length,
             metric: quality.map_or_else(String::new, |quality| quality.metric.clone()),
             better: quality.map_or(Better::Lower, |quality| quality.better),
-            best_baseline: quality.and_then(best_baseline).cloned(),
+            best_baseline: quality
+                .and_then(|q| strongest(q.better, best_baseline(q), best_reference(q)))
+                .cloned(),
             solved_at: quality.and_then(|quality| quality.solved_at),
             band: band(&seeds),
             seeds,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::gradients::Moment;
-use super::{Index, moment_of};
+use super::{Counted, Index, moment_of};
 use crate::record::StateJacobian;
 use crate::statistics::Spread;
 
@@ -52,9 +52,13 @@ pub(super) fn groups(index: &Index<'_>) -> Vec<DynamicsGroup> {
     let mut found = Vec::new();
     for (key, trials) in index.groups(|record| !record.jacobians.is_empty()) {
         let mut moments: BTreeMap<Moment, Vec<&StateJacobian>> = BTreeMap::new();
+        let counted = Counted::of(&trials, |t| t.jacobians.iter().map(|j| j.step).collect());
         for trial in &trials {
             for jacobian in &trial.jacobians {
-                moments.entry(moment_of(trial, jacobian.step)).or_default().push(jacobian);
+                let moment = moment_of(trial, jacobian.step);
+                if counted.has(trial, moment) {
+                    moments.entry(moment).or_default().push(jacobian);
+                }
             }
         }
         for (moment, jacobians) in moments {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Index, moment_of};
+use super::{Counted, Index, moment_of};
 use crate::decay::{Decay, DecayLaw, Reach, half_life, reaches};
 use crate::record::{GradientOf, GradientPoint, Theory, TrialKind, TrialRecord};
 use crate::statistics::{Interval, Spread, mean_interval, median};
@@ -147,19 +147,24 @@ pub(super) fn groups(index: &Index<'_>) -> Vec<GradientGroup> {
         // The same for every derivative, layer and moment that any of the seeds measured.
         let mut parts: BTreeMap<(GradientOf, usize, Moment), Vec<&GradientPoint>> = BTreeMap::new();
         let mut seeds: Vec<((GradientOf, usize, Moment), Reach)> = Vec::new();
+        let steps = |trial: &TrialRecord| trial.gradient.iter().map(|p| p.step).collect();
+        let counted = Counted::of(&trials, steps);
+        // Moments that any trial measured in f32. Quality trials measure their f32 weights in an f64 copy.
+        let mut in_f32: Vec<Moment> = Vec::new();
         for trial in &trials {
+            let single = trial.kind == TrialKind::Gradient && trial.cell.dtype == "f32";
             let moment = |step: u64| moment_of(trial, step);
-            for point in &trial.gradient {
-                let key = (point.of, point.layer, moment(point.step));
-                parts.entry(key).or_default().push(point);
+            let counts = |step: u64| counted.has(trial, moment(step));
+            for point in trial.gradient.iter().filter(|point| counts(point.step)) {
+                let at = moment(point.step);
+                parts.entry((point.of, point.layer, at)).or_default().push(point);
+                if single && !in_f32.contains(&at) {
+                    in_f32.push(at);
+                }
             }
-            let of_trial = reaches(&trial.gradient).into_iter();
+            let of_trial = reaches(&trial.gradient).into_iter().filter(|r| counts(r.step));
             seeds.extend(of_trial.map(|r| ((r.of, r.layer, moment(r.step)), r)));
         }
-        // Quality trials measure their f32 weights in an f64 copy.
-        let in_f32 =
-            |trial: &&TrialRecord| trial.kind == TrialKind::Gradient && trial.cell.dtype == "f32";
-        let single_precision = trials.iter().any(in_f32);
         for ((of, layer, moment), points) in parts {
             let of_seeds: Vec<Reach> = seeds
                 .iter()
@@ -167,6 +172,7 @@ pub(super) fn groups(index: &Index<'_>) -> Vec<GradientGroup> {
                 .map(|(_, reach)| *reach)
                 .collect();
             let band = band(&points);
+            let single_precision = in_f32.contains(&moment);
             found.push(GradientGroup {
                 series: index.series(key),
                 task: index.task(key),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::gradients::Moment;
-use super::{GroupKey, Index, moment_of};
+use super::{Counted, GroupKey, Index, moment_of};
 use crate::TrialRecord;
 use crate::record::{Alignment, AttentionHead, GateStatistics};
 use crate::statistics::{Spread, median};
@@ -99,9 +99,13 @@ pub(super) fn gates(index: &Index<'_>) -> Vec<GateGroup> {
     for (key, trials) in index.groups(|record| !record.gates.is_empty()) {
         // In the order of the cell's gates, not of the alphabet.
         let mut groups: Vec<(GateId<'_>, Vec<&GateStatistics>)> = Vec::new();
+        let counted = Counted::of(&trials, |trial| trial.gates.iter().map(|g| g.step).collect());
         for trial in &trials {
             for gate in &trial.gates {
                 let moment = moment_of(trial, gate.step);
+                if !counted.has(trial, moment) {
+                    continue;
+                }
                 let id = (moment, gate.layer, gate.direction.as_str(), gate.gate.as_str());
                 match groups.iter_mut().find(|(known, _)| *known == id) {
                     Some((_, gates)) => gates.push(gate),
@@ -141,9 +145,13 @@ pub(super) fn attention(index: &Index<'_>) -> Vec<AttentionGroup> {
     let mut found = Vec::new();
     for (key, trials) in index.groups(|record| !record.attention.is_empty()) {
         let mut layers: BTreeMap<(Moment, usize), Vec<&AttentionHead>> = BTreeMap::new();
+        let counted = Counted::of(&trials, |t| t.attention.iter().map(|head| head.step).collect());
         for trial in &trials {
             for head in &trial.attention {
                 let id = (moment_of(trial, head.step), head.layer);
+                if !counted.has(trial, id.0) {
+                    continue;
+                }
                 layers.entry(id).or_default().push(head);
             }
         }

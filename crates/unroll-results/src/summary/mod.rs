@@ -23,7 +23,7 @@ pub use quality::{LengthGroup, MetricGroup, QualityGroup, SeedValue, Verdict};
 pub use setting::{Failure, SeriesInfo, Setting};
 pub use throughput::ThroughputGroup;
 
-use crate::record::TrialRecord;
+use crate::record::{TrialKind, TrialRecord};
 
 /// All groups of a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -161,6 +161,32 @@ fn moment_of(trial: &TrialRecord, step: u64) -> Moment {
     }
 }
 
+/// Which trial's measurement counts for a seed at a moment. Before training a gradient trial and a quality trial of one
+/// seed have the same weights, and measure the same twice: the trial that was for that counts.
+struct Counted(std::collections::BTreeMap<(u64, Moment), TrialKind>);
+
+impl Counted {
+    /// Of the trials of a group, with the steps that each was measured at.
+    fn of(trials: &[&TrialRecord], steps: impl Fn(&TrialRecord) -> Vec<u64>) -> Self {
+        let mut kinds = std::collections::BTreeMap::new();
+        for trial in trials {
+            for step in steps(trial) {
+                let at = (trial.cell.seed, moment_of(trial, step));
+                if trial.kind == TrialKind::Gradient {
+                    kinds.insert(at, trial.kind);
+                } else {
+                    kinds.entry(at).or_insert(trial.kind);
+                }
+            }
+        }
+        Self(kinds)
+    }
+
+    fn has(&self, trial: &TrialRecord, moment: Moment) -> bool {
+        self.0.get(&(trial.cell.seed, moment)) == Some(&trial.kind)
+    }
+}
+
 /// Index of `name`, which is appended when it is new.
 fn place(names: &mut Vec<String>, name: String) -> usize {
     names.iter().position(|known| *known == name).unwrap_or_else(|| {
@@ -276,6 +302,37 @@ mod tests {
         assert_eq!(group.quantiles_s, [0.45, 1.9]);
         assert_eq!(group.peak_bytes, Some(2000));
         assert_eq!(group.tokens_per_s.median, 75_000.0);
+    }
+
+    #[test]
+    fn a_seed_that_was_measured_twice_counts_once() {
+        // A quality trial measures its weights before training too: the gradient trial of the seed has the same.
+        let mut records: Vec<TrialRecord> = Vec::new();
+        for seed in [0, 1] {
+            let mut gradient = testing::measured("gru", 8, seed, "cpu");
+            gradient.kind = TrialKind::Gradient;
+            gradient.cell.dtype = "f64".into();
+            let mut quality = testing::quality("gru", 8, seed, 0.1);
+            quality.gradient = gradient.gradient.clone();
+            quality.gates = gradient.gates.clone();
+            quality.attention = gradient.attention.clone();
+            quality.jacobians = gradient.jacobians.clone();
+            // And once more at the end, which the other cannot.
+            for point in gradient.gradient.clone() {
+                quality.gradient.push(crate::record::GradientPoint { step: 20, ..point });
+            }
+            records.extend([quality, gradient]);
+        }
+        let summary = Summary::from_records(&records);
+        let counts: Vec<_> = summary
+            .gradients
+            .iter()
+            .map(|g| (g.moment, g.band[4].n, g.over_seeds.reach.len()))
+            .collect();
+        assert_eq!(counts, [(Moment::Initial, 2, 2), (Moment::Trained, 2, 2)]);
+        assert_eq!(summary.gates[0].mean.unwrap().n, 2);
+        assert_eq!(summary.attention[0].normalised_entropy.unwrap().n, 2);
+        assert_eq!(summary.dynamics[0].n, 2);
     }
 
     #[test]

@@ -3,14 +3,14 @@
 use super::{GroupKey, Index, distinct};
 use crate::record::{BaselineValue, Better, Quality, Status, TrialKind, TrialRecord};
 use crate::statistics::{Spread, median};
-use crate::tables::best_baseline;
+use crate::tables::{best_baseline, best_reference};
 
 /// A seed's value.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SeedValue {
     /// Seed.
     pub seed: u64,
-    /// Its value; can be non-finite when the trial diverged.
+    /// Its value; NaN when the trial diverged.
     pub value: f64,
 }
 
@@ -78,10 +78,12 @@ pub struct QualityGroup {
     pub failed: usize,
     /// The value from which on the task counts as solved.
     pub solved_at: Option<f64>,
-    /// Trivial baselines.
+    /// Baselines.
     pub baselines: Vec<BaselineValue>,
-    /// The best of them.
+    /// The best of those that are trivial: what counts as chance.
     pub best_baseline: Option<BaselineValue>,
+    /// The best of those that are fitted to the training data.
+    pub best_reference: Option<BaselineValue>,
     /// Trials that reached the stopping threshold.
     pub reached: usize,
     /// Median steps to the threshold over all `n`, where a trial that never reached it counts as
@@ -92,6 +94,11 @@ pub struct QualityGroup {
 }
 
 impl QualityGroup {
+    /// The best of all baselines, trivial or fitted: the line to be above.
+    pub fn strongest_baseline(&self) -> Option<&BaselineValue> {
+        strongest(self.better, self.best_baseline.as_ref(), self.best_reference.as_ref())
+    }
+
     /// What can be said of the group as a whole.
     pub fn verdict(&self) -> Verdict {
         if self.n == 0 {
@@ -107,6 +114,20 @@ impl QualityGroup {
         } else {
             Verdict::AboveChance
         }
+    }
+}
+
+/// The better of two baselines, of which there may be none.
+pub(super) fn strongest<'a>(
+    better: Better,
+    trivial: Option<&'a BaselineValue>,
+    fitted: Option<&'a BaselineValue>,
+) -> Option<&'a BaselineValue> {
+    match (trivial, fitted) {
+        (Some(trivial), Some(fitted)) if better.prefers(trivial.value, fitted.value) => {
+            Some(trivial)
+        }
+        (trivial, fitted) => fitted.or(trivial),
     }
 }
 
@@ -148,7 +169,8 @@ pub struct MetricGroup {
 
 pub(super) fn metrics(index: &Index<'_>) -> Vec<MetricGroup> {
     let mut found = Vec::new();
-    for (key, trials) in index.groups(|record| record.quality.is_some()) {
+    let counts = |record: &TrialRecord| record.quality.is_some() && !has_diverged(record);
+    for (key, trials) in index.groups(counts) {
         let qualities: Vec<&Quality> = trials.iter().filter_map(|t| t.quality.as_ref()).collect();
         let names = distinct(qualities.iter().flat_map(|q| q.others.iter().map(|o| &o.name)));
         for name in names {
@@ -179,7 +201,7 @@ fn group(index: &Index<'_>, key: GroupKey, trials: &[&TrialRecord]) -> QualityGr
         .iter()
         .filter_map(|trial| {
             let quality = trial.quality.as_ref()?;
-            Some(SeedValue { seed: trial.cell.seed, value: quality.test })
+            Some(SeedValue { seed: trial.cell.seed, value: unless_diverged(trial, quality.test) })
         })
         .collect();
     let n = trials.len() - with_status("failed");
@@ -197,7 +219,7 @@ fn group(index: &Index<'_>, key: GroupKey, trials: &[&TrialRecord]) -> QualityGr
         solved: qualities.iter().filter(|quality| quality.solved).count(),
         at_chance: trials
             .iter()
-            .filter(|trial| !matches!(trial.status, Status::Diverged { .. }))
+            .filter(|trial| !has_diverged(trial))
             .filter(|trial| trial.quality.as_ref().is_some_and(|quality| quality.at_chance))
             .count(),
         diverged: with_status("diverged"),
@@ -205,6 +227,7 @@ fn group(index: &Index<'_>, key: GroupKey, trials: &[&TrialRecord]) -> QualityGr
         solved_at: first.and_then(|quality| quality.solved_at),
         baselines: first.map_or_else(Vec::new, |quality| quality.baselines.clone()),
         best_baseline: first.and_then(|quality| best_baseline(quality)).cloned(),
+        best_reference: first.and_then(|quality| best_reference(quality)).cloned(),
         reached: qualities.iter().filter(|q| q.steps_to_threshold.is_some()).count(),
         steps_to_threshold: steps_to_threshold(n, &qualities),
         tokens_per_s: Spread::of(trials.iter().filter_map(|trial| {
@@ -212,6 +235,15 @@ fn group(index: &Index<'_>, key: GroupKey, trials: &[&TrialRecord]) -> QualityGr
             (tokens > 0.0 && trial.timing.train_s > 0.0).then(|| tokens / trial.timing.train_s)
         })),
     }
+}
+
+fn has_diverged(trial: &TrialRecord) -> bool {
+    matches!(trial.status, Status::Diverged { .. })
+}
+
+/// A run that diverged ends with whatever its weights were then: no result.
+fn unless_diverged(trial: &TrialRecord, value: f64) -> f64 {
+    if has_diverged(trial) { f64::NAN } else { value }
 }
 
 /// Median over all `n` trials; those that never got there stand above every number.
@@ -235,7 +267,10 @@ pub(super) fn lengths(index: &Index<'_>) -> Vec<LengthGroup> {
                 .iter()
                 .flat_map(|trial| {
                     let at = trial.other_lengths.iter().filter(move |e| e.length == length);
-                    at.map(|e| SeedValue { seed: trial.cell.seed, value: e.value })
+                    at.map(|e| SeedValue {
+                        seed: trial.cell.seed,
+                        value: unless_diverged(trial, e.value),
+                    })
                 })
                 .collect();
             found.push(LengthGroup {
