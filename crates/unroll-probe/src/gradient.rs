@@ -14,8 +14,8 @@
 //! All are total derivatives, through every later step. Norms are kept as natural logarithms: those of
 //! recurrent models are followed segment by segment (`gradient/segments.rs`), so that norms of 1e-3000 over
 //! 10,000 steps come out right. Attention over all the past and bidirectional models have one backward
-//! pass over the whole sequence, and what falls below 2.2e-308 counts as 0: attention's gradients do not
-//! compound over distance, a bidirectional recurrence's do.
+//! pass over the whole sequence, which loses what falls below 2.2e-308 (its logarithm is minus infinity):
+//! attention's gradients do not compound over distance, a bidirectional recurrence's do.
 
 mod segments;
 
@@ -67,7 +67,7 @@ pub struct GradientNorms {
     pub layer: usize,
     /// Natural logarithm of each example's Euclidean norm at each distance `T - t` from its last real
     /// step: entry `d` has the examples that have a step at distance `d`. Minus infinity is a norm of
-    /// exactly 0.
+    /// exactly 0, or (where there are no segments) below 2.2e-308.
     pub ln_by_distance: Vec<Vec<f64>>,
 }
 

@@ -318,9 +318,19 @@ fn without_quality(summary: &Summary) -> Vec<Words> {
             })
             .collect();
         reaching.sort_by(|a, b| a.0.total_cmp(&b.0));
-        if let (Some(first), Some(last)) = (reaching.first(), reaching.last()) {
-            let of = |reach: f64| format!(" ({} steps)", significant(reach));
-            sentences.push(
+        let of = |reach: f64| format!(" ({} steps)", significant(reach));
+        match reaching[..] {
+            [(reach, series)] => sentences.push(
+                Words::new()
+                    .text(format!(
+                        "At initialisation and length {length}, 99 % of the input's gradient lies within \
+                         {} steps of the loss in ",
+                        significant(reach)
+                    ))
+                    .strong(series)
+                    .text("."),
+            ),
+            [first, .., last] => sentences.push(
                 Words::new()
                     .text(format!(
                         "At initialisation and length {length}, 99 % of the input's gradient lies nearest \
@@ -330,7 +340,8 @@ fn without_quality(summary: &Summary) -> Vec<Words> {
                     .text(format!("{} and reaches back farthest in ", of(first.0)))
                     .strong(last.1)
                     .text(format!("{}.", of(last.0))),
-            );
+            ),
+            [] => {}
         }
         let lasting: Vec<&str> = at()
             .filter(|g| g.over_seeds.horizon_percent.iter().all(Option::is_none))

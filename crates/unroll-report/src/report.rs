@@ -207,8 +207,11 @@ fn task_section(summary: &Summary, task: &str, plots: &[(&str, Plot)]) -> Sectio
         "Half-life in steps, from a least-squares line through the logarithm of the norm over the \
          distances “fitted”, with its interval over seeds (Student's t); the distances at which the norm \
          has fallen to 1 % and to f32's epsilon of that at distance 0, and within which 99 % of the sum \
-         of norms lie (medians over seeds). “Law” is the one that fits better, “open” when the seeds do \
-         not agree; “exponent” is that of the power law.",
+         of norms lie (median over seeds, smallest and largest). “Law” is the one that fits better, \
+         “open” when the seeds do not agree; “exponent” is that of the power law, with its interval. \
+         “Grows” is a norm that \
+         does; “flat” one whose growth the seeds do not agree on, or whose whole change is within \
+         rounding.",
         rows::gradients(summary, task),
     );
     add_plots(&mut section, plots, task, |name| starts(name, &["gradient-"]));
@@ -235,11 +238,13 @@ fn task_section(summary: &Summary, task: &str, plots: &[(&str, Plot)]) -> Sectio
         rows::attention(summary, task),
     );
     if let Some(group) = summary.horizons.iter().find(|group| group.task == task) {
-        let mut words = "Before any training, at the longest length: the distance at which ∂L/∂x has \
-                         fallen to 1 % (by the fitted rate where it is beyond the length), and that \
-                         within which 99 % of the sum of its norms lie; and the longest length that \
-                         was solved after training."
-            .to_owned();
+        let mut words = format!(
+            "Before any training, at the longest length: the distance at which ∂L/∂x has fallen to 1 %, \
+             and that within which 99 % of the sum of its norms lie; and the longest length that was \
+             solved after training. Horizons beyond {} steps, which is as far as all models were \
+             measured, are not told apart and share a rank.",
+            group.measured_to
+        );
         let agreements = [("horizon", &group.horizon), ("the 99 % distance", &group.reach)];
         for (name, agreement) in agreements {
             if let Some(agreement) = rows::agreement(agreement) {

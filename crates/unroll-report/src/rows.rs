@@ -1,10 +1,11 @@
 //! The rows of the summary tables, for terminal and Markdown alike.
 
 use unroll_results::Summary;
+use unroll_results::decay::Decay;
 use unroll_results::record::{GradientOf, Phase};
-use unroll_results::statistics::{Interval, Spread, median};
+use unroll_results::statistics::{Interval, Spread};
 use unroll_results::summary::{
-    Agreement, GradientGroup, QualityGroup, ThroughputGroup, Verdict, median_horizon,
+    Agreement, GradientGroup, OverSeeds, QualityGroup, ThroughputGroup, Verdict, median_horizon,
 };
 
 /// A table of texts; every row has as many cells as there are titles.
@@ -151,19 +152,14 @@ pub(crate) fn gradients(summary: &Summary, task: &str) -> Rows {
         ("99 % within", true),
         ("law", false),
         ("exp. r²", true),
-        ("exponent", true),
+        ("exponent [95 %]", true),
         ("power r²", true),
         ("fitted", true),
     ]);
     for group in summary.gradients.iter().filter(|group| group.task == task) {
         let seeds = &group.over_seeds;
         let beyond = group.band.last().map_or(0, |band| band.distance);
-        let horizon = |found: &[Option<f64>]| match median_horizon(found) {
-            Some(distance) => significant(distance),
-            None => format!("> {beyond}"),
-        };
-        let reach: Vec<f64> =
-            seeds.reach.iter().flatten().map(|&distance| distance as f64).collect();
+        let reach = seeds.reach.iter().flatten().map(|&distance| distance as f64);
         let mut row = vec![
             group.series.clone(),
             group.length.to_string(),
@@ -171,22 +167,25 @@ pub(crate) fn gradients(summary: &Summary, task: &str) -> Rows {
             group.layer.to_string(),
             group.moment.short_name(),
             half_life(group),
-            horizon(&seeds.horizon_percent),
-            horizon(&seeds.horizon_epsilon),
-            median(&reach).map_or_else(dash, significant),
+            horizon(seeds, &seeds.horizon_percent, beyond),
+            horizon(seeds, &seeds.horizon_epsilon, beyond),
+            Spread::of(reach).map_or_else(dash, |spread| range(&spread)),
         ];
-        match &group.decay {
-            Some(decay) => row.extend([
+        let fitted = |decay: &Decay| format!("{}..{}", decay.from, decay.to);
+        match group.decay.as_ref().map(|decay| (decay, decay.better_law())) {
+            Some((decay, Some(law))) => row.extend([
                 match (seeds.evidence, seeds.law()) {
-                    (None, _) => decay.better_law().name().to_owned(),
+                    (None, _) => law.name().to_owned(),
                     (Some(_), Some(law)) => law.name().to_owned(),
                     (Some(_), None) => "open".to_owned(),
                 },
                 format!("{:.3}", decay.exponential.r_squared),
-                format!("{:.2}", decay.power.slope),
+                exponent(decay, seeds.exponent),
                 format!("{:.3}", decay.power.r_squared),
-                format!("{}..{}", decay.from, decay.to),
+                fitted(decay),
             ]),
+            // Flat: a law of rounding errors is none.
+            Some((decay, None)) => row.extend([dash(), dash(), dash(), dash(), fitted(decay)]),
             None => row.extend(std::iter::repeat_with(dash).take(5)),
         }
         rows.rows.push(row);
@@ -194,12 +193,45 @@ pub(crate) fn gradients(summary: &Summary, task: &str) -> Rows {
     rows
 }
 
-/// `12.3 [11.0..14.1]`; `> 511` when longer than what was measured; `grows`, or `flat` when the seeds
-/// do not tell that from not changing.
+fn horizon(seeds: &OverSeeds, found: &[Option<f64>], measured: usize) -> String {
+    // Norms that are 0 from the start fall nowhere, least of all beyond what was measured.
+    if seeds.reach.iter().all(Option::is_none) {
+        return dash();
+    }
+    horizon_range(found, measured)
+}
+
+/// The median over seeds with the smallest and largest, `12.3 [11.0..14.1]`; a seed for which it is beyond
+/// what was measured is larger than all others: `> 511`, `41.2 [38.0..> 511]`.
+fn horizon_range(found: &[Option<f64>], measured: usize) -> String {
+    let end = |value: f64| {
+        if value.is_finite() { significant(value) } else { format!("> {measured}") }
+    };
+    let values = || found.iter().map(|value| value.unwrap_or(f64::INFINITY));
+    let middle = end(median_horizon(found).unwrap_or(f64::INFINITY));
+    let (low, high) =
+        (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max));
+    if found.len() < 2 || low.is_infinite() {
+        return middle;
+    }
+    format!("{middle} [{}..{}]", end(low), end(high))
+}
+
+/// `-1.02 [-1.10..-0.94]`.
+fn exponent(decay: &Decay, interval: Option<Interval>) -> String {
+    let mean = format!("{:.2}", decay.power.slope);
+    match interval {
+        Some(Interval { low, high }) => format!("{mean} [{low:.2}..{high:.2}]"),
+        None => mean,
+    }
+}
+
+/// `12.3 [11.0..14.1]`; `> 511` when longer than what was measured; `grows`, or `flat` when the change is
+/// within rounding or the seeds do not tell growth from not changing.
 fn half_life(group: &GradientGroup) -> String {
     let Some(decay) = &group.decay else { return dash() };
     let Some(mean) = decay.half_life() else {
-        let surely = group.over_seeds.rate.is_none_or(|rate| rate.low > 0.0);
+        let surely = !decay.is_flat() && group.over_seeds.rate.is_none_or(|rate| rate.low > 0.0);
         return if surely { "grows" } else { "flat" }.to_owned();
     };
     let measured = group.band.last().map_or(0, |band| band.distance);
@@ -371,23 +403,23 @@ pub(crate) fn horizons(summary: &Summary, task: &str) -> Rows {
     let mut rows = Rows::new(&[
         ("series", false),
         ("seeds", true),
-        ("horizon before training", true),
-        ("99 % within", true),
-        ("longest length solved", true),
+        ("horizon before training [min..max]", true),
+        ("99 % within [min..max]", true),
+        ("longest length solved [min..max]", true),
     ]);
     let Some(group) = summary.horizons.iter().find(|group| group.task == task) else { return rows };
     for series in &summary.series {
         let of_series = || group.points.iter().filter(|point| point.series == series.name);
         let horizons: Vec<Option<f64>> =
             of_series().map(|p| Some(p.horizon).filter(|h| h.is_finite())).collect();
-        let reaches: Vec<f64> = of_series().map(|point| point.reach as f64).collect();
+        let reaches = of_series().map(|point| point.reach as f64);
         let solved: Vec<f64> = of_series().map(|point| point.longest_solved as f64).collect();
         let Some(solved) = Spread::of(solved) else { continue };
         rows.rows.push(vec![
             series.name.clone(),
             horizons.len().to_string(),
-            median_horizon(&horizons).map_or_else(|| "does not fall".to_owned(), significant),
-            median(&reaches).map_or_else(dash, significant),
+            horizon_range(&horizons, group.measured_to),
+            Spread::of(reaches).map_or_else(dash, |spread| range(&spread)),
             range(&solved),
         ]);
     }

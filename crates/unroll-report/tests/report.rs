@@ -251,6 +251,85 @@ fn few_seeds_have_no_intervals_and_five_have() {
     );
 }
 
+/// Rows of the Markdown table whose first cell is a series.
+fn rows_of<'a>(report: &'a str, series: &str) -> Vec<Vec<&'a str>> {
+    let start = format!("| {series} |");
+    let cells = |line: &'a str| line.trim_matches('|').split('|').map(str::trim).collect();
+    report.lines().filter(|line| line.starts_with(&start)).map(cells).collect()
+}
+
+#[test]
+fn rounding_is_flat_and_has_no_law() {
+    let summary = Summary::from_records(&records::ends());
+    let report = Report::new(&context(), &summary).markdown();
+    let rows = rows_of(&report, "rnn, init=orthogonal");
+    let row = rows.iter().find(|row| row.len() == 14).unwrap();
+    assert_eq!(row[5..8], ["flat", "> 59", "> 59"], "{row:?}");
+    assert_eq!(row[9..], ["–", "–", "–", "–", "1..59"], "{row:?}");
+    // Two seeds: horizon, reach and exponent with their ranges.
+    let rows = rows_of(&report, "rnn, bidirectional=true");
+    let row = rows.iter().find(|row| row.len() == 14).unwrap();
+    assert_eq!(row[6], "7.87 [7.81..7.94]");
+    assert_eq!(row[11].split_once(' ').map(|(_, range)| range.starts_with('[')), Some(true));
+}
+
+#[test]
+fn what_f64_has_lost_is_not_said_to_be_zero() {
+    let of = |records: &[TrialRecord]| {
+        let summary = Summary::from_records(records);
+        Report::new(&context(), &summary).html().unwrap()
+    };
+    let lost = of(&records::ends());
+    assert!(lost.contains("as far as one backward pass in float64"));
+    assert!(!lost.contains("norm is exactly 0"));
+    let mut window = vec![records::gradient("lstm", 60, 0)];
+    for point in window[0].gradient.iter_mut().filter(|point| point.distance > 20) {
+        (point.ln_mean_norm, point.mean_log_norm) = (f64::NEG_INFINITY, None);
+    }
+    let window = of(&window);
+    assert!(window.contains("norm is exactly 0") && !window.contains("one backward pass"));
+}
+
+#[test]
+fn horizons_beyond_what_was_measured_are_one() {
+    let summary = Summary::from_records(&records::horizons());
+    let report = Report::new(&context(), &summary);
+    let (markdown, page) = (report.markdown(), report.html().unwrap());
+    assert!(markdown.contains("Horizons beyond 29 steps"), "{markdown}");
+    let horizon = |series: &str| {
+        let rows = rows_of(&markdown, series);
+        rows.iter().find(|row| row.len() == 5 && row[1] == "5").unwrap()[2].to_owned()
+    };
+    assert_eq!(horizon("transformer"), "> 29");
+    assert!(horizon("gru").ends_with("..> 29]"), "{}", horizon("gru"));
+    assert!(page.contains("largest distance measured, 29"));
+    assert!(page.contains("horizon before training (steps) beyond 2.9e1"));
+}
+
+#[test]
+fn titles_of_axes_fit_beside_few_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    plots::write_all(dir.path(), &Summary::from_records(&records::horizons())).unwrap();
+    let svg = fs::read_to_string(dir.path().join("horizon-adding.svg")).unwrap();
+    let title = svg.split("<text ").skip(1).find(|text| text.contains("longest length solved"));
+    let title = title.unwrap();
+    let number = |name: &str| -> f64 {
+        let from = title.find(&format!("{name}=\"")).unwrap() + name.len() + 2;
+        title[from..].split('"').next().unwrap().parse().unwrap()
+    };
+    assert!(number(" y") - number("textLength") / 2.0 >= 0.0, "{title}");
+}
+
+#[test]
+fn one_series_is_named_once() {
+    let summary = Summary::from_records(&[records::gradient("lstm", 60, 0)]);
+    let report = Report::new(&context(), &summary).markdown();
+    let start = report.find("99 % of the input's gradient").unwrap();
+    let sentence = report[start..].lines().next().unwrap();
+    assert_eq!(sentence.matches("lstm").count(), 1, "{sentence}");
+    assert!(!sentence.contains("farthest"), "{sentence}");
+}
+
 #[test]
 fn huge_and_tiny_values_make_a_page() {
     let mut found = Vec::new();

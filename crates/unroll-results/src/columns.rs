@@ -193,7 +193,13 @@ pub const COLUMNS: &[ColumnDoc] = &[
     same("exponential_r2", DECAYS, "", "fraction of the variance that the exponential explains"),
     same("exponent", DECAYS, "", "slope of ln norm against ln distance"),
     same("power_r2", DECAYS, "", "fraction of the variance that the power law explains"),
-    same("law", DECAYS, "", "the law that explains more: `exponential`, `power law`"),
+    same(
+        "law",
+        DECAYS,
+        "",
+        "the law that explains more: `exponential`, `power law`; empty when the norm changes by less \
+         than 1e-6 nats",
+    ),
     same(
         "horizon_percent",
         DECAYS,
@@ -220,7 +226,7 @@ pub const COLUMNS: &[ColumnDoc] = &[
         GRADIENTS,
         "",
         "what f32 makes of the mean norm: `normal`, `denormal` (below 1.2e-38), `underflow` (below \
-         1.4e-45: f32 has 0), `zero` (exactly 0), `overflow`",
+         1.4e-45: f32 has 0), `zero` (no dependence), `overflow`",
     ),
     same("step", STATES, "training steps", "training steps done; 0 is at initialisation"),
     same("example", STATES, "", "which test sequence"),

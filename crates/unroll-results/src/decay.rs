@@ -38,7 +38,7 @@ impl DecayLaw {
 /// Laws fitted by least squares to the mean logarithm over the distances `from..=to`.
 ///
 /// Left out are distance 0 (a power law has no value there), distances at which a seed's norm is
-/// exactly 0 and, for f32, norms below the smallest normal number, whose digits are lost.
+/// 0 and, for f32, norms below the smallest normal number, whose digits are lost.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Decay {
     /// Smallest distance fitted.
@@ -69,17 +69,29 @@ impl Decay {
         })
     }
 
-    /// Steps over which the norm halves; `None` when it does not shrink.
-    pub fn half_life(&self) -> Option<f64> {
-        half_life(self.exponential.slope)
+    /// Whether what the norm changes by over the fitted distances, by either law, is within rounding
+    /// (1e-6 nats). What is left then has a sign and a best law, and neither means anything.
+    pub fn is_flat(&self) -> bool {
+        const ROUNDING: f64 = 1e-6;
+        let (from, to) = (self.from as f64, self.to as f64);
+        let changes = [self.exponential.slope * (to - from), self.power.slope * (to / from).ln()];
+        changes.iter().all(|change| change.abs() < ROUNDING)
     }
 
-    /// The law with the larger r squared; the exponential one when they tie.
-    pub fn better_law(&self) -> DecayLaw {
-        if self.power.r_squared > self.exponential.r_squared {
-            DecayLaw::Power
+    /// Steps over which the norm halves; `None` when it does not shrink.
+    pub fn half_life(&self) -> Option<f64> {
+        if self.is_flat() { None } else { half_life(self.exponential.slope) }
+    }
+
+    /// The law with the larger r squared, the exponential one when they tie; `None` when the norm is
+    /// [flat](Self::is_flat).
+    pub fn better_law(&self) -> Option<DecayLaw> {
+        if self.is_flat() {
+            None
+        } else if self.power.r_squared > self.exponential.r_squared {
+            Some(DecayLaw::Power)
         } else {
-            DecayLaw::Exponential
+            Some(DecayLaw::Exponential)
         }
     }
 
@@ -211,7 +223,7 @@ mod tests {
         let reach = reaches(&points(|d| 3.0 + rate * d, 5000))[0];
         let decay = reach.decay.unwrap();
         assert!((decay.half_life().unwrap() - 5.46).abs() < 5e-3);
-        assert_eq!(decay.better_law(), DecayLaw::Exponential);
+        assert_eq!(decay.better_law(), Some(DecayLaw::Exponential));
         assert!(decay.evidence() > 10.0);
         assert!((reach.horizon_percent.unwrap() - 0.01f64.ln() / rate).abs() < 1e-9);
         let epsilon = 2f64.powi(-23).ln() / rate;
@@ -226,9 +238,24 @@ mod tests {
         let reach = reaches(&points(|d| if d > 0.0 { -6.0 - 0.5 * d.ln() } else { -5.0 }, 999))[0];
         assert_eq!(reach.horizon_percent, None);
         assert!(reach.reach.unwrap() > 950, "{reach:?}");
-        assert_eq!(reach.decay.unwrap().better_law(), DecayLaw::Power);
+        assert_eq!(reach.decay.unwrap().better_law(), Some(DecayLaw::Power));
         assert!(reach.decay.unwrap().evidence() < -10.0);
         assert_eq!(reach.measured_to, 999);
+    }
+
+    #[test]
+    fn rounding_is_no_law() {
+        // An orthogonal recurrence without activation: 1, but for rounding, at every distance.
+        for noise in [4e-16, -4e-16] {
+            let wave = |d: f64| noise * (1.0 + (0.7 * d).sin() + 0.01 * d);
+            let decay = reaches(&points(wave, 255))[0].decay.unwrap();
+            assert!(decay.is_flat() && decay.exponential.slope != 0.0, "{decay:?}");
+            assert_eq!((decay.half_life(), decay.better_law()), (None, None));
+        }
+        // 1e-5 nats over 5000 steps is a slope, though a small one.
+        let decay = reaches(&points(|d| -2e-9 * d, 5000))[0].decay.unwrap();
+        assert!(!decay.is_flat());
+        assert!((decay.half_life().unwrap() * 2e-9 / std::f64::consts::LN_2 - 1.0).abs() < 1e-3);
     }
 
     #[test]

@@ -11,8 +11,8 @@ use polars::prelude::*;
 
 use crate::decay::{Decay, Reach, reaches};
 use crate::record::{
-    BaselineValue, Better, DistanceWeight, OtherMetric, Quality, Status, TrialRecord,
-    VisibleEntropy,
+    BaselineValue, Better, DistanceWeight, OtherMetric, Precision, Quality, Status, TrialRecord,
+    VisibleEntropy, in_f32,
 };
 use crate::summary::initial_input;
 use crate::{Error, Result, files};
@@ -290,6 +290,8 @@ fn curve_timings(records: &[TrialRecord]) -> PolarsResult<DataFrame> {
 
 fn gradients(records: &[TrialRecord]) -> PolarsResult<DataFrame> {
     let rows = flattened(records, |record| &record.gradient);
+    let in_f32: Vec<Precision> =
+        records.iter().flat_map(|record| in_f32(&record.gradient)).collect();
     let mut columns = keys(&rows, |row| row.0);
     columns.extend([
         column("of", &rows, |(_, point)| point.of.name()),
@@ -302,7 +304,7 @@ fn gradients(records: &[TrialRecord]) -> PolarsResult<DataFrame> {
         column("ln_norm_q10", &rows, |(_, point)| point.ln_quantiles[0]),
         column("ln_norm_q50", &rows, |(_, point)| point.ln_quantiles[1]),
         column("ln_norm_q90", &rows, |(_, point)| point.ln_quantiles[2]),
-        column("in_f32", &rows, |(_, point)| point.in_f32().name()),
+        column("in_f32", &in_f32, |precision| precision.name()),
     ]);
     frame(rows.len(), columns)
 }
@@ -331,7 +333,7 @@ fn decays(records: &[TrialRecord]) -> PolarsResult<DataFrame> {
         column("exponential_r2", &rows, fit(|decay| decay.exponential.r_squared)),
         column("exponent", &rows, fit(|decay| decay.power.slope)),
         column("power_r2", &rows, fit(|decay| decay.power.r_squared)),
-        column("law", &rows, fit(|decay| decay.better_law().name())),
+        column("law", &rows, |row: &Row<'_>| Some(row.1.decay?.better_law()?.name())),
         column("horizon_percent", &rows, |(_, reach)| reach.horizon_percent),
         column("horizon_epsilon", &rows, |(_, reach)| reach.horizon_epsilon),
         column("reach", &rows, |(_, reach)| reach.reach.map(|distance| distance as u64)),

@@ -25,6 +25,8 @@ pub(crate) struct Axis {
     kind: Kind,
     min: f64,
     max: f64,
+    /// Coordinates above it stand for values of which nothing more is known than that.
+    beyond: Option<f64>,
     /// What stands beside the axis.
     pub(crate) label: String,
 }
@@ -49,12 +51,12 @@ impl Axis {
         }
         let near_zero = low >= 0.0 && low <= 0.35 * high;
         let min = if near_zero { 0.0 } else { low - pad };
-        Self { kind: Kind::Linear, min, max: high + pad, label: label.to_owned() }
+        Self { kind: Kind::Linear, min, max: high + pad, beyond: None, label: label.to_owned() }
     }
 
     /// A linear axis with these ends.
     pub(crate) fn between(label: &str, min: f64, max: f64) -> Self {
-        Self { kind: Kind::Linear, min, max, label: label.to_owned() }
+        Self { kind: Kind::Linear, min, max, beyond: None, label: label.to_owned() }
     }
 
     /// A linear axis from 0 to the largest value, or to a round one just beyond.
@@ -64,7 +66,7 @@ impl Axis {
         let power = 10f64.powf(high.log10().floor() - 1.0);
         let round = (high / power - 1e-9).ceil() * power;
         let max = if round <= 1.02 * high { round } else { high };
-        Self { kind: Kind::Linear, min: 0.0, max, label: label.to_owned() }
+        Self { kind: Kind::Linear, min: 0.0, max, beyond: None, label: label.to_owned() }
     }
 
     /// A logarithmic axis around decimal logarithms (not the numbers, which may be too small for
@@ -86,7 +88,7 @@ impl Axis {
         let (low, high) = range(logarithms).unwrap_or((-1.0, 1.0));
         let pad = if high - low < 0.3 { 0.25 } else { 0.05 * (high - low) };
         let (min, max) = (low - pad, high + pad);
-        Self { kind: Kind::Log(decades), min, max, label: label.to_owned() }
+        Self { kind: Kind::Log(decades), min, max, beyond: None, label: label.to_owned() }
     }
 
     /// An axis of lengths with a tick at each; logarithmic when `always` or when they span more than
@@ -103,24 +105,32 @@ impl Axis {
         let (low, high) = (coordinate(first), coordinate(last));
         let pad = if high > low { 0.05 * (high - low) } else { 0.5 };
         let kind = Kind::Lengths { lengths, logarithmic };
-        Self { kind, min: low - pad, max: high + pad, label: label.to_owned() }
+        Self { kind, min: low - pad, max: high + pad, beyond: None, label: label.to_owned() }
     }
 
     /// Rows with names; long ones are cut in the middle.
     pub(crate) fn names(names: &[&str]) -> Self {
         let names: Vec<String> = names.iter().map(|name| shortened(name, 7.0, 110.0)).collect();
         let max = names.len() as f64 - 0.5;
-        Self { kind: Kind::Names(names), min: -0.5, max, label: String::new() }
+        Self { kind: Kind::Names(names), min: -0.5, max, beyond: None, label: String::new() }
     }
 
     /// Columns with names.
     pub(crate) fn columns(label: &str, names: Vec<String>) -> Self {
         let max = names.len() as f64 - 0.5;
-        Self { kind: Kind::Columns(names), min: -0.5, max, label: label.to_owned() }
+        Self { kind: Kind::Columns(names), min: -0.5, max, beyond: None, label: label.to_owned() }
+    }
+
+    /// The axis with values above a coordinate all alike: it has no ticks there.
+    pub(crate) fn known_to(self, coordinate: f64) -> Self {
+        Self { beyond: Some(coordinate), ..self }
     }
 
     /// What a coordinate stands for, in words.
     pub(crate) fn describe(&self, coordinate: f64) -> String {
+        if let Some(limit) = self.beyond.filter(|limit| coordinate > *limit) {
+            return format!("beyond {}", self.describe(limit));
+        }
         match &self.kind {
             Kind::Linear => significant(coordinate),
             // Smaller than an f64 can be.
@@ -179,6 +189,12 @@ impl Axis {
 
     /// The ticks; about as many as `wanted`, or with labels that fit `room` points for lengths.
     pub(crate) fn ticks(&self, wanted: usize, room: f64, size: f64) -> Vec<Tick> {
+        let mut ticks = self.all_ticks(wanted, room, size);
+        ticks.retain(|tick| self.beyond.is_none_or(|limit| tick.at <= limit));
+        ticks
+    }
+
+    fn all_ticks(&self, wanted: usize, room: f64, size: f64) -> Vec<Tick> {
         match &self.kind {
             Kind::Linear => ticks::linear(self.min, self.max, wanted),
             Kind::Log(style) => ticks::logarithmic(self.min, self.max, wanted, *style),
@@ -260,6 +276,16 @@ mod tests {
     fn error_axes_start_at_zero() {
         assert_eq!(Axis::linear("", [0.01, 0.17]).place(0.0), 0.0);
         assert!(!Axis::linear("", [0.8, 0.9]).contains(0.0));
+    }
+
+    #[test]
+    fn nothing_is_told_apart_beyond_what_was_measured() {
+        let axis = Axis::powers("", [0.0, 3.0]).known_to(1.5);
+        assert!(axis.contains(2.9));
+        let ticks = axis.ticks(5, 100.0, 7.0);
+        assert!(!ticks.is_empty() && ticks.iter().all(|tick| tick.at <= 1.5), "{ticks:?}");
+        assert_eq!(axis.describe(1.0), "1.0e1");
+        assert_eq!(axis.describe(2.0), "beyond 3.2e1");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use plotters_backend::{
     BackendColor, BackendCoord, BackendStyle, DrawingBackend, DrawingErrorKind,
 };
 
-use super::font::{BASELINE, TextStyle};
+use super::font::{BASELINE, TextStyle, text_width};
 
 /// Units of an SVG per point.
 const SVG_UNITS: f64 = 20.0;
@@ -180,6 +180,7 @@ impl Canvas {
         }
         // plotters knows neither physical sizes nor line joins; its first line is the root element.
         let body = text.split_once('\n').map_or("", |(_, body)| body);
+        let body = self.with_text_widths(body);
         let title = title.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
         Ok(format!(
             "<svg width=\"{}pt\" height=\"{}pt\" viewBox=\"0 0 {} {}\" \
@@ -187,6 +188,30 @@ impl Canvas {
              <title>{title}</title>\n{body}",
             self.width, self.height, size.0, size.1
         ))
+    }
+
+    /// plotters' SVG with the width of each text in it: a viewer's font may be wider than the one that
+    /// everything was placed with.
+    fn with_text_widths(&self, body: &str) -> String {
+        const START: &str = "<text ";
+        let mut texts = self.marks.iter().filter_map(|mark| match mark {
+            Mark::Text { text, size, .. } => Some((text, size)),
+            _ => None,
+        });
+        let mut pieces = body.split(START);
+        let mut sized = pieces.next().unwrap_or_default().to_owned();
+        for piece in pieces {
+            sized.push_str(START);
+            // A single letter is in nobody's way.
+            if let Some((text, size)) = texts.next().filter(|(text, _)| text.chars().count() > 1) {
+                let width = units(text_width(text, *size), SVG_UNITS);
+                sized.push_str(&format!(
+                    "textLength=\"{width}\" lengthAdjust=\"spacingAndGlyphs\" "
+                ));
+            }
+            sized.push_str(piece);
+        }
+        sized
     }
 
     /// The figure's size in a PNG, pixels.
@@ -330,6 +355,22 @@ mod tests {
         assert!(svg.starts_with("<svg width=\"20pt\" height=\"10pt\" viewBox=\"0 0 400 200\""));
         assert!(svg.contains("<title>A &amp; B</title>") && svg.contains("a&lt;b"), "{svg}");
         assert!(svg.trim_end().ends_with("</svg>"));
+    }
+
+    #[test]
+    fn texts_keep_their_widths_in_other_fonts() {
+        let mut canvas = Canvas::new(90.0, 10.0);
+        for text in ["", "k", "<text a", "transformer"] {
+            canvas.text(text, (2.0, 8.0), 5.0, Color::BLACK, Align::Left);
+        }
+        let svg = canvas.svg("").unwrap();
+        let elements: Vec<&str> = svg.split("<text ").skip(1).collect();
+        assert_eq!(elements.len(), 4, "{svg}");
+        let sized = elements.iter().map(|element| element.starts_with("textLength="));
+        assert_eq!(sized.collect::<Vec<_>>(), [false, false, true, true]);
+        let width = units(text_width("transformer", 5.0), SVG_UNITS);
+        assert!(elements[3].starts_with(&format!("textLength=\"{width}\" ")), "{svg}");
+        assert!(elements[3].contains("transformer"));
     }
 
     #[test]

@@ -267,6 +267,8 @@ impl Figure {
     }
 }
 
+/// Rows are apart enough for the axis' title, which stands upright beside them.
 fn frame_height(panel: &Panel) -> f64 {
-    panel.y.rows().map_or(FRAME_HEIGHT, |rows| ROW_HEIGHT * rows as f64)
+    let title = text_width(&panel.y.label, LABEL_SIZE).min(FRAME_HEIGHT);
+    panel.y.rows().map_or(FRAME_HEIGHT, |rows| (ROW_HEIGHT * rows as f64).max(title))
 }

@@ -24,7 +24,8 @@ impl Panel {
         [above, below].into_iter().filter(fits).flat_map(|y| xs.map(|x| (x, y))).collect()
     }
 
-    /// Where the label of a line through points may stand: over or under each of them.
+    /// Where the label of a line through points may stand, at each of them: over or under it, or in one of
+    /// the corners that a sloping line leaves free.
     pub(super) fn places_beside_points(
         &self,
         frame: Frame,
@@ -33,10 +34,17 @@ impl Panel {
     ) -> Vec<Point> {
         let width = text_width(label, DIRECT_SIZE);
         let room = frame.left + 2.0..=(frame.left + frame.width - width).max(frame.left + 2.0);
+        let rows = frame.top + DIRECT_SIZE..=frame.top + frame.height - 2.0;
         let beside = |&point: &Point| {
             let (x, y) = self.at(frame, point);
-            let x = (x - width / 2.0).clamp(*room.start(), *room.end());
-            [(x, (y - 3.5).max(frame.top + DIRECT_SIZE)), (x, y + DIRECT_SIZE + 2.0)]
+            let (over, under) = (y - 3.5, y + DIRECT_SIZE + 2.0);
+            let (left, right) = (x - 3.0 - width, x + 3.0);
+            let centered = x - width / 2.0;
+            let all = [(centered, over), (centered, under)];
+            let corners = [(right, over), (left, under), (left, over), (right, under)];
+            all.into_iter().chain(corners).map(|(x, y)| {
+                (x.clamp(*room.start(), *room.end()), y.clamp(*rows.start(), *rows.end()))
+            })
         };
         points.iter().flat_map(beside).collect()
     }
@@ -52,23 +60,27 @@ impl Panel {
     }
 }
 
-/// Writes a label at the candidate where it covers least of what is drawn.
+/// Writes a label at the candidate where it covers least of what is drawn, and of several such where least is
+/// within `distance` of it: a label between two lines could be either's.
 pub(super) fn write_label(
     canvas: &mut Canvas,
     label: &str,
     candidates: Vec<Point>,
+    distance: f64,
     taken: &mut Vec<Point>,
 ) {
     let width = text_width(label, DIRECT_SIZE);
-    let covered = |(x, y): Point, taken: &[Point]| {
-        let inside = |&&(px, py): &&Point| {
-            px > x - 1.5 && px < x + width + 1.5 && py > y - 0.9 * DIRECT_SIZE && py < y + 1.5
-        };
+    let covered = |(x, y): Point, more: f64| {
+        let (left, right) = (x - 1.5 - more, x + width + 1.5 + more);
+        let (top, bottom) = (y - 0.9 * DIRECT_SIZE - more, y + 1.5 + more);
+        let inside = |&&(px, py): &&Point| px > left && px < right && py > top && py < bottom;
         taken.iter().filter(inside).count()
     };
-    if let Some(place) = candidates.into_iter().min_by_key(|&place| covered(place, taken)) {
-        canvas.text(label, place, DIRECT_SIZE, Color::GREY, Align::Left);
-        taken.extend((0..=width as usize).map(|step| (place.0 + step as f64, place.1 - 2.0)));
+    let cost = |&place: &Point| (covered(place, 0.0), covered(place, distance));
+    if let Some((x, y)) = candidates.into_iter().min_by_key(cost) {
+        canvas.text(label, (x, y), DIRECT_SIZE, Color::GREY, Align::Left);
+        let along = (0..=width as usize).map(|step| x + step as f64);
+        taken.extend(along.flat_map(|x| [(x, y), (x, y - 0.7 * DIRECT_SIZE)]));
     }
 }
 
@@ -97,8 +109,7 @@ pub(super) fn places(canvas: &Canvas, from: usize) -> Vec<Point> {
     let mut found = Vec::new();
     for mark in &canvas.marks[from..] {
         match mark {
-            // Levels are grey and may be close to each other's labels: only data count.
-            super::canvas::Mark::Line { points, color, .. } if *color != Color::GREY => {
+            super::canvas::Mark::Line { points, .. } => {
                 for pair in points.windows(2) {
                     let ((x0, y0), (x1, y1)) = (pair[0], pair[1]);
                     let steps = ((x1 - x0).hypot(y1 - y0) / 2.0).ceil().clamp(1.0, 500.0);

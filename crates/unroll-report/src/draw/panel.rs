@@ -33,6 +33,8 @@ pub(crate) enum Layer {
     Written { at: Point, text: String, color: Color },
     /// An upright bar beside rows that belong together.
     Joint { at: f64, from: f64, to: f64 },
+    /// A grey area between two corners, to the panel's edges where they are infinite.
+    Shade { from: Point, to: Point },
     /// A line across the panel at a value, labelled directly: a baseline or limit.
     Level { at: f64, label: String, dotted: bool },
     /// A dashed grey line through points, labelled at one of them: a baseline that is not constant.
@@ -129,17 +131,19 @@ impl Panel {
         let mut taken = places(canvas, before);
         for layer in &self.layers {
             match layer {
-                Layer::Level { at, label, .. } if self.level_axis().contains(*at) => {
+                Layer::Level { at, label, .. }
+                    if self.level_axis().contains(*at) && !label.is_empty() =>
+                {
                     let candidates = self.places_beside_level(frame, *at, label);
-                    write_label(canvas, label, candidates, &mut taken);
+                    write_label(canvas, label, candidates, 0.0, &mut taken);
                 }
                 Layer::Reference { points, label } if !label.is_empty() => {
                     let candidates = self.places_beside_points(frame, points, label);
-                    write_label(canvas, label, candidates, &mut taken);
+                    write_label(canvas, label, candidates, 8.0, &mut taken);
                 }
-                Layer::Upright { at, label } => {
+                Layer::Upright { at, label } if !label.is_empty() => {
                     let candidates = self.places_beside_upright(frame, *at, label);
-                    write_label(canvas, label, candidates, &mut taken);
+                    write_label(canvas, label, candidates, 0.0, &mut taken);
                 }
                 _ => {}
             }
@@ -216,6 +220,10 @@ impl Panel {
             Layer::Cell { from, to, color } => {
                 let ((x0, y0), (x1, y1)) = (at(*from), at(*to));
                 canvas.area(vec![(x0, y0), (x1, y0), (x1, y1), (x0, y1)], *color, 1.0);
+            }
+            Layer::Shade { from, to } => {
+                let ((x0, y0), (x1, y1)) = (at(*from), at(*to));
+                canvas.area(vec![(x0, y0), (x1, y0), (x1, y1), (x0, y1)], Color::GREY, 0.14);
             }
             Layer::Band { points, look } if points.len() == 1 => {
                 let (x, low, high) = points[0];
@@ -340,7 +348,10 @@ impl Layer {
 
     /// Whether the layer shows measured values.
     fn is_data(&self) -> bool {
-        !matches!(self, Self::Level { .. } | Self::Reference { .. } | Self::Upright { .. })
+        !matches!(
+            self,
+            Self::Shade { .. } | Self::Level { .. } | Self::Reference { .. } | Self::Upright { .. }
+        )
     }
 }
 
@@ -361,4 +372,48 @@ fn marked(points: usize) -> Vec<usize> {
         return (0..points).collect();
     }
     (0..MARKERS).map(|index| index * (points - 1) / (MARKERS - 1)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::canvas::Mark;
+    use super::super::font::text_width;
+    use super::*;
+
+    /// Whether a line passes through a text that reads from left to right.
+    fn strikes(canvas: &Canvas, text: &str) -> bool {
+        let label = canvas.marks.iter().find_map(|mark| match mark {
+            Mark::Text { text: other, at, .. } if other == text => Some(*at),
+            _ => None,
+        });
+        let (x, y) = label.unwrap();
+        let width = text_width(text, DIRECT_SIZE);
+        let through =
+            |&(px, py): &Point| px > x && px < x + width && py < y && py > y - 0.7 * DIRECT_SIZE;
+        places(canvas, 0).iter().any(through)
+    }
+
+    #[test]
+    fn dashed_lines_do_not_strike_through_labels() {
+        for rate in [-0.02, -0.11, -0.31, 0.2] {
+            let points: Vec<Point> = (0..=12)
+                .map(|step| (f64::from(step) * 8.0, rate * f64::from(step) * 8.0))
+                .collect();
+            let label = "σ(1)^k with zero weights".to_owned();
+            let panel = Panel {
+                title: String::new(),
+                x: Axis::linear("", [0.0, 100.0]),
+                y: Axis::linear("", [-30.0, 20.0]),
+                layers: vec![Layer::Reference { points, label: label.clone() }],
+            };
+            let mut canvas = Canvas::new(250.0, 150.0);
+            let frame = Frame { left: 30.0, top: 10.0, width: 200.0, height: 128.0 };
+            panel.draw(&mut canvas, frame, &[]);
+            // Grid lines may pass behind a label.
+            canvas.marks.retain(
+                |mark| !matches!(mark, Mark::Line { color, .. } if *color == Color::LIGHT_GREY),
+            );
+            assert!(!strikes(&canvas, &label), "{rate}");
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Gradient norm against the distance from the loss.
 
 use unroll_results::Summary;
-use unroll_results::record::{GradientOf, TheoryKind};
+use unroll_results::record::{GradientOf, TheoryKind, falls_through_f64};
 use unroll_results::summary::{GradientGroup, Moment};
 
 use super::{Palette, Plot, ascending, decimal, file_part, seeds};
@@ -12,6 +12,11 @@ const F32_LIMITS: [(f64, &str); 2] = [
     (-37.929_779_453_661_63, "f32 floor, 1.2e−38"),
     (-44.853_469_353_933_2, "smallest f32 denormal, 1.4e−45"),
 ];
+/// Where the two are too close for a label each.
+const BOTH_LIMITS: &str = "f32 floor, 1.2e−38; smallest denormal, 1.4e−45";
+
+/// Share of an axis that a label takes.
+const ROOM_FOR_LABEL: f64 = 0.07;
 
 /// One plot for each length: a row of panels for each derivative and layer, a column for each
 /// training step at which gradients were measured.
@@ -82,7 +87,6 @@ fn figure(
         }
     }
     let n = seeds(groups.iter().flat_map(|g| g.band.iter().map(|band| band.n + band.zeros)));
-    let zeros = groups.iter().any(|group| group.band.iter().any(|band| band.zeros > 0));
     let mut note = match n.as_str() {
         "1 seed" => "One seed.".to_owned(),
         n => format!("Line: mean of the logarithm over {n}; band: smallest to largest."),
@@ -93,12 +97,21 @@ fn figure(
     if families.len() > 1 {
         note.push_str(" Each panel has its own scale.");
     }
-    let floor = |panel: &Panel| panel.y.contains(F32_LIMITS[0].0);
+    let floor = |panel: &Panel| F32_LIMITS.iter().any(|(limit, _)| panel.y.contains(*limit));
     if panels.iter().any(floor) {
-        note.push_str(" Below the f32 floor, float32 has fewer digits and then none.");
+        note.push_str(
+            " Dotted: limits of float32, which has fewer digits in the shade between them and 0 below.",
+        );
     }
-    if zeros {
+    let ends = |lost| groups.iter().any(|group| zeros(group).any(|fallen| fallen == lost));
+    if ends(false) {
         note.push_str(" Where a norm is exactly 0 there is no logarithm: the line ends.");
+    }
+    if ends(true) {
+        note.push_str(
+            " A line that ends near 1e−308 goes on below: that is as far as one backward pass in float64 \
+             can follow it.",
+        );
     }
     let columns = if side_by_side { families.len() } else { moments.len() };
     Figure {
@@ -109,6 +122,18 @@ fn figure(
         scale: None,
         note,
     }
+}
+
+/// Whether a norm of 0 is one that f64 has lost, at each distance where there is one.
+fn zeros(group: &GradientGroup) -> impl Iterator<Item = bool> {
+    let mut last = 0.0;
+    group.band.iter().filter_map(move |band| {
+        if band.zeros == 0 {
+            last = band.min_ln.unwrap_or(last);
+            return None;
+        }
+        Some(falls_through_f64(last))
+    })
 }
 
 /// What all architectures have comes first.
@@ -208,16 +233,33 @@ fn axis(groups: &[&GradientGroup], of: GradientOf) -> Axis {
     Axis::powers(symbol(of), ends.map(decimal))
 }
 
-fn layers(palette: &Palette, groups: &[&GradientGroup], y: &Axis) -> Vec<Layer> {
+/// Both limits of f32, as far as they are on the axis, and the denormal numbers between them.
+fn f32_limits(y: &Axis) -> Vec<Layer> {
+    let [(floor, _), (denormal, _)] = F32_LIMITS;
     let mut layers = Vec::new();
-    // On an axis of hundreds of decades the two limits are one line.
-    let apart = y.place(F32_LIMITS[0].0) - y.place(F32_LIMITS[1].0) > 0.07;
-    for (limit, label) in F32_LIMITS.into_iter().take(if apart { 2 } else { 1 }) {
+    if y.contains(floor) || y.contains(denormal) {
+        let (from, to) = ((f64::NEG_INFINITY, denormal), (f64::INFINITY, floor));
+        layers.push(Layer::Shade { from, to });
+    }
+    // On an axis of a hundred decades or more there is no room for a label between them.
+    let close = y.contains(floor)
+        && y.contains(denormal)
+        && y.place(floor) - y.place(denormal) < ROOM_FOR_LABEL;
+    for (limit, label) in F32_LIMITS {
         if y.contains(limit) {
-            let label = label.to_owned();
-            layers.push(Layer::Level { at: limit, label, dotted: true });
+            let label = match close {
+                true if limit == floor => BOTH_LIMITS,
+                true => "",
+                false => label,
+            };
+            layers.push(Layer::Level { at: limit, label: label.to_owned(), dotted: true });
         }
     }
+    layers
+}
+
+fn layers(palette: &Palette, groups: &[&GradientGroup], y: &Axis) -> Vec<Layer> {
+    let mut layers = f32_limits(y);
     let mut formulas = Vec::new();
     for group in groups {
         // Series that differ in something else may share a formula.
@@ -259,6 +301,29 @@ mod tests {
         let denormal = f32::from_bits(1);
         for ((limit, _), number) in F32_LIMITS.iter().zip([f32::MIN_POSITIVE, denormal]) {
             assert!((limit - f64::from(number).log10()).abs() < 1e-9, "{limit}");
+        }
+    }
+
+    #[test]
+    fn both_limits_are_drawn_on_every_axis_that_reaches_them() {
+        for (lowest, expected) in [
+            (-20.0, &[][..]),
+            (-41.0, &[F32_LIMITS[0].1]),
+            (-60.0, &[F32_LIMITS[0].1, F32_LIMITS[1].1]),
+            (-150.0, &[BOTH_LIMITS, ""]),
+            (-3000.0, &[BOTH_LIMITS, ""]),
+        ] {
+            let layers = f32_limits(&Axis::powers("", [0.0, lowest]));
+            let labels: Vec<&str> = layers
+                .iter()
+                .filter_map(|layer| match layer {
+                    Layer::Level { label, .. } => Some(label.as_str()),
+                    _ => None,
+                })
+                .collect();
+            assert_eq!(labels, expected, "{lowest}");
+            let shades = layers.iter().filter(|layer| matches!(layer, Layer::Shade { .. })).count();
+            assert_eq!(shades, usize::from(!labels.is_empty()), "{lowest}");
         }
     }
 }

@@ -222,6 +222,85 @@ pub(crate) fn gradient(series: &str, length: usize, seed: u64) -> TrialRecord {
     record
 }
 
+/// A quality trial of a model whose input gradient falls by a rate before training, and which solves
+/// lengths up to one.
+pub(crate) fn measured(
+    series: &str,
+    length: usize,
+    seed: u64,
+    rate: f64,
+    solves: usize,
+) -> TrialRecord {
+    let mut record = adding(series, length, seed);
+    if let Some(quality) = &mut record.quality {
+        quality.solved = length <= solves;
+    }
+    let rate = rate * (1.0 + 0.3 * (uniform(3, seed, 5) - 0.5));
+    record.gradient = (0..length).map(|distance| input_point(distance, rate)).collect();
+    record
+}
+
+fn input_point(distance: usize, rate: f64) -> GradientPoint {
+    let ln = rate * distance as f64;
+    GradientPoint {
+        of: GradientOf::Input,
+        layer: 0,
+        step: 0,
+        distance,
+        ln_mean_norm: ln,
+        mean_log_norm: Some(ln),
+        ln_quantiles: [ln; 3],
+    }
+}
+
+/// Models of which some reach as far as was measured, at few lengths.
+pub(crate) fn horizons() -> Vec<TrialRecord> {
+    let mut records = Vec::new();
+    for (series, rate, solves) in [
+        ("rnn", -0.6, 0),
+        ("gru", -0.17, 10),
+        ("lstm", -0.14, 30),
+        ("mha", -0.01, 30),
+        ("transformer", 0.0, 10),
+    ] {
+        for length in [10, 30] {
+            records.extend((0..5).map(|seed| measured(series, length, seed, rate, solves)));
+        }
+    }
+    records
+}
+
+/// A bidirectional recurrence, whose gradient f64 loses at 1e-308, and one that is 1 but for rounding.
+pub(crate) fn ends() -> Vec<TrialRecord> {
+    let mut records = Vec::new();
+    for seed in [0, 1] {
+        let mut both_ways = gradient("rnn, bidirectional=true", 60, seed);
+        both_ways.gradient =
+            (0..1500).map(|d| input_point(d, -0.58 - 0.01 * seed as f64)).collect();
+        for point in &mut both_ways.gradient {
+            if point.ln_mean_norm < f64::MIN_POSITIVE.ln() {
+                point.ln_mean_norm = f64::NEG_INFINITY;
+                point.mean_log_norm = None;
+                point.ln_quantiles = [f64::NEG_INFINITY; 3];
+            }
+        }
+        both_ways.theory = [0.45f64, 0.5, 0.6]
+            .map(|rate| Theory {
+                of: GradientOf::Input,
+                ln_rate: rate.ln(),
+                formula: format!("{rate}^k"),
+                kind: TheoryKind::GateAtBias,
+            })
+            .into();
+        let mut orthogonal = gradient("rnn, init=orthogonal", 60, seed);
+        orthogonal.gradient =
+            (0..60).map(|d| input_point(d, 1e-17 * (1.0 + seed as f64))).collect();
+        records.extend([both_ways, orthogonal]);
+    }
+    records.iter_mut().for_each(|record| record.cell.dtype = "f64".into());
+    records
+}
+
 /// Times of all phases.
 pub(crate) fn throughput(series: &str, length: usize, seed: u64) -> TrialRecord {
     let mut record = blank(TrialKind::Throughput, series, "adding", length, seed);
@@ -323,6 +402,9 @@ pub(crate) fn edge_cases() -> Vec<(&'static str, Vec<TrialRecord>)> {
         (point.ln_mean_norm, point.mean_log_norm) = (f64::NEG_INFINITY, None);
     }
     cases.push(("zero-gradients", zeros));
+
+    cases.push(("horizons", horizons()));
+    cases.push(("ends", ends()));
 
     let mut deep = Vec::from([0, 1].map(|seed| gradient("lstm", 300, seed)));
     for point in deep.iter_mut().flat_map(|record| &mut record.gradient) {

@@ -73,11 +73,31 @@ pub enum TheoryKind {
     GateAtBias,
 }
 
-impl GradientPoint {
-    /// What f32 makes of the mean norm.
-    pub fn in_f32(&self) -> Precision {
-        Precision::of_ln(self.ln_mean_norm)
-    }
+/// Whether a norm of 0 that follows one with this natural logarithm, next nearer to the loss, has fallen
+/// through the end of f64 (2.2e-308, logarithm -708.4) and is not 0 in truth.
+///
+/// One backward pass over a whole sequence ends there; gradients followed in segments do not, and are then
+/// far below. From 1e-260 no real gradient gets to the end in a single step; means over examples of which
+/// some are 0 already lie a little below it.
+pub fn falls_through_f64(last: f64) -> bool {
+    (-720.0..-600.0).contains(&last)
+}
+
+/// What f32 makes of each point's mean norm. Points of one derivative, layer and training step are in order
+/// of distance, as they are in a record.
+pub fn in_f32(points: &[GradientPoint]) -> Vec<Precision> {
+    let mut last = std::collections::BTreeMap::new();
+    points
+        .iter()
+        .map(|point| {
+            let last = last.entry((point.of, point.layer, point.step)).or_insert(0.0);
+            if point.ln_mean_norm != f64::NEG_INFINITY {
+                *last = point.ln_mean_norm;
+                return Precision::of_ln(point.ln_mean_norm);
+            }
+            if falls_through_f64(*last) { Precision::Underflow } else { Precision::Zero }
+        })
+        .collect()
 }
 
 /// What a number is in f32. Training in f32 loses what is denormal or below, so that a gradient can
@@ -88,7 +108,7 @@ pub enum Precision {
     Normal,
     /// Below that and at least 1.4e-45: fewer digits, and 0 where denormals are flushed.
     Denormal,
-    /// Below that, but not 0: f32 has 0.
+    /// Below that, but not 0: f32 has 0. Also what f64 has lost in one backward pass.
     Underflow,
     /// Exactly 0: no dependence.
     Zero,
@@ -267,4 +287,42 @@ pub struct VisibleEntropy {
     pub entropy: f64,
     /// Mean entropy over `ln n`.
     pub normalised_entropy: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn point(distance: usize, ln: f64) -> GradientPoint {
+        GradientPoint {
+            of: GradientOf::Input,
+            layer: 0,
+            step: 0,
+            distance,
+            ln_mean_norm: ln,
+            mean_log_norm: ln.is_finite().then_some(ln),
+            ln_quantiles: [ln; 3],
+        }
+    }
+
+    #[test]
+    fn what_f64_has_lost_is_not_taken_for_nothing() {
+        let of = |lns: &[f64]| -> Vec<&str> {
+            let points: Vec<_> = lns.iter().enumerate().map(|(d, &ln)| point(d, ln)).collect();
+            in_f32(&points).into_iter().map(Precision::name).collect()
+        };
+        let zero = f64::NEG_INFINITY;
+        // One backward pass through a recurrence.
+        let ends = [0.0, -90.0, -707.9, zero, zero];
+        assert_eq!(of(&ends), ["normal", "denormal", "underflow", "underflow", "underflow"]);
+        // A window of attention; a recurrence in segments that is cut off.
+        assert_eq!(of(&[0.0, -3.0, zero]), ["normal", "normal", "zero"]);
+        assert_eq!(of(&[0.0, -7000.0, zero]), ["normal", "underflow", "zero"]);
+        assert_eq!(of(&[zero, zero]), ["zero", "zero"]);
+        // Each curve for itself.
+        let mut two = vec![point(0, -708.0), point(1, zero), point(0, -1.0), point(1, zero)];
+        two[2].layer = 1;
+        two[3].layer = 1;
+        assert_eq!(in_f32(&two)[1..], [Precision::Underflow, Precision::Normal, Precision::Zero]);
+    }
 }

@@ -14,7 +14,8 @@ pub struct GradientBand {
     pub distance: usize,
     /// Seeds with a logarithm.
     pub n: usize,
-    /// Seeds without one: a norm was exactly 0 (underflow, or no dependence at all).
+    /// Seeds without one: a norm was 0 (no dependence, or lost by f64 in one backward pass:
+    /// [`falls_through_f64`](crate::record::falls_through_f64)).
     pub zeros: usize,
     /// Mean over seeds of the mean logarithm; `None` when `n` is 0.
     pub mean_ln: Option<f64>,
@@ -88,6 +89,8 @@ pub struct GradientGroup {
 pub struct OverSeeds {
     /// 95 % interval of the rate (nats per step) by Student's t; `None` with fewer than two seeds.
     pub rate: Option<Interval>,
+    /// 95 % interval of the power law's exponent.
+    pub exponent: Option<Interval>,
     /// 95 % interval of [`Decay::evidence`] for the exponential law.
     pub evidence: Option<Interval>,
     /// Distance at which the norm has fallen to 1 %, seed by seed; `None` is beyond what was measured.
@@ -107,6 +110,7 @@ impl OverSeeds {
         };
         Self {
             rate: over(|decay| decay.exponential.slope),
+            exponent: over(|decay| decay.power.slope),
             evidence: over(Decay::evidence),
             horizon_percent: reaches.iter().map(|reach| reach.horizon_percent).collect(),
             horizon_epsilon: reaches.iter().map(|reach| reach.horizon_epsilon).collect(),
@@ -246,7 +250,7 @@ mod tests {
         // REFERENCE: a zero-weight LSTM with forget bias 1 has a half-life of 2.21 steps.
         let sigmoid = 1.0 / (1.0 + (-1.0f64).exp());
         let decay = Decay::of(&usable(&band_of(|d| d * sigmoid.ln()), false)).unwrap();
-        assert_eq!(decay.better_law(), DecayLaw::Exponential);
+        assert_eq!(decay.better_law(), Some(DecayLaw::Exponential));
         assert!((decay.half_life().unwrap() - 2.2127).abs() < 1e-4);
         assert!((decay.exponential.r_squared - 1.0).abs() < 1e-12);
         assert_eq!((decay.from, decay.to), (1, 99));
@@ -256,7 +260,7 @@ mod tests {
     fn a_power_law_is_recognised_with_its_exponent() {
         let law = |d: f64| if d > 0.0 { -1.5 * d.ln() } else { 0.0 };
         let decay = Decay::of(&usable(&band_of(law), false)).unwrap();
-        assert_eq!(decay.better_law(), DecayLaw::Power);
+        assert_eq!(decay.better_law(), Some(DecayLaw::Power));
         assert!((decay.power.slope + 1.5).abs() < 1e-12);
     }
 

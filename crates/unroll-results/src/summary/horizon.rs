@@ -19,8 +19,9 @@ pub struct HorizonPoint {
     /// Seed.
     pub seed: u64,
     /// Distance at which dL/dx has fallen to 1 % of that at distance 0, at initialisation and at
-    /// the longest length; what the fitted exponential says where that is beyond the length, and infinite
-    /// where that does not fall.
+    /// the longest length; infinite beyond [`HorizonGroup::measured_to`], 0 when all norms are 0. (A fit
+    /// could be followed further, but says nothing of curves that are no exponential, and those are the
+    /// ones that reach far.)
     pub horizon: f64,
     /// Distance within which 99 % of the sum of norms lie there: unlike the horizon not misled by a
     /// last step that weighs more than all others, as a residual connection makes it; 0 when all
@@ -37,6 +38,8 @@ pub struct HorizonGroup {
     pub task: String,
     /// Lengths trained at, ascending.
     pub lengths: Vec<usize>,
+    /// Largest distance that every model was measured to: horizons beyond it are not told apart.
+    pub measured_to: usize,
     /// In order of series and seed.
     pub points: Vec<HorizonPoint>,
     /// How horizon and longest solved length agree.
@@ -91,13 +94,24 @@ pub(super) fn groups(index: &Index<'_>) -> Vec<HorizonGroup> {
         }
         let mut points = Vec::new();
         let mut by_series = BTreeMap::<usize, Vec<HorizonPoint>>::new();
-        for ((series, seed), trials) in models {
-            let longest = trials.iter().max_by_key(|trial| trial.cell.length);
-            let Some(reach) = longest.and_then(|trial| initial_input(trial)) else { continue };
+        let measured: Vec<_> = models
+            .into_iter()
+            .filter_map(|(model, trials)| {
+                let longest = trials.iter().max_by_key(|trial| trial.cell.length)?;
+                Some((model, initial_input(longest)?, trials))
+            })
+            .collect();
+        let measured_to = measured.iter().map(|(_, reach, _)| reach.measured_to).min().unwrap_or(0);
+        for ((series, seed), reach, trials) in measured {
             let solved = |trial: &&&TrialRecord| trial.quality.as_ref().is_some_and(|q| q.solved);
             let longest_solved =
                 trials.iter().filter(solved).map(|trial| trial.cell.length).max().unwrap_or(0);
-            let horizon = expected_horizon(&reach);
+            let within = |horizon: &f64| *horizon <= measured_to as f64;
+            let horizon = match reach.reach {
+                // Nothing but zeros: there is no gradient that could reach far.
+                None => 0.0,
+                Some(_) => reach.horizon_percent.filter(within).unwrap_or(f64::INFINITY),
+            };
             let name = index.series[series].clone();
             let reach = reach.reach.unwrap_or(0);
             let point = HorizonPoint { series: name, seed, horizon, reach, longest_solved };
@@ -115,6 +129,7 @@ pub(super) fn groups(index: &Index<'_>) -> Vec<HorizonGroup> {
         found.push(HorizonGroup {
             task: index.tasks[task].clone(),
             lengths,
+            measured_to,
             points,
             horizon,
             reach,
@@ -127,16 +142,6 @@ pub(super) fn groups(index: &Index<'_>) -> Vec<HorizonGroup> {
 pub(crate) fn initial_input(record: &TrialRecord) -> Option<Reach> {
     let of_input = |reach: &Reach| reach.of == GradientOf::Input && reach.step == 0;
     reaches(&record.gradient).into_iter().find(of_input)
-}
-
-/// See [`HorizonPoint::horizon`].
-fn expected_horizon(reach: &Reach) -> f64 {
-    reach.horizon_percent.unwrap_or_else(|| match reach.decay {
-        Some(decay) if decay.exponential.slope < 0.0 => {
-            (0.01f64.ln() / decay.exponential.slope).max(reach.measured_to as f64)
-        }
-        _ => f64::INFINITY,
-    })
 }
 
 #[cfg(test)]
@@ -188,14 +193,37 @@ mod tests {
         assert_eq!(group.lengths, [50, 100, 200]);
         let found: Vec<_> = group.points.iter().map(|p| (p.horizon, p.longest_solved)).collect();
         assert!((found[0].0 - 0.01f64.ln() / -0.5).abs() < 1e-9 && found[0].1 == 0);
-        // Beyond the length: by the fitted rate.
-        assert!((found[4].0 - 0.01f64.ln() / -0.005).abs() < 1e-6 && found[4].1 == 100);
-        assert_eq!(found[6], (f64::INFINITY, 200));
-        assert!((group.horizon.correlation.unwrap() - 1.0).abs() < 1e-12);
-        assert!(group.horizon.interval.unwrap().low > 0.9);
+        // Beyond the length: not told apart, whatever a fit would say.
+        assert_eq!(group.measured_to, 199);
+        assert_eq!([found[4], found[6]], [(f64::INFINITY, 100), (f64::INFINITY, 200)]);
+        // Ranks of horizons 1.5, 3.5, 6.5, 6.5 beside those of lengths 1.5, 3.5, 5.5, 7.5, twice each.
+        assert!((group.horizon.correlation.unwrap() - 18.0 / 360f64.sqrt()).abs() < 1e-12);
+        assert!(group.horizon.interval.unwrap().low > 0.5);
         // 99 % of 1 + e^-0.5 + ... lie within 9 steps: e^(-0.5 * 10) < 0.01 < e^(-0.5 * 9).
         assert_eq!((found_reach(group, 0), found_reach(group, 6)), (9, 197));
         assert!((group.reach.correlation.unwrap() - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn horizons_are_compared_as_far_as_all_models_were_measured() {
+        let mut records = Vec::new();
+        for (series, rate, lengths) in [
+            ("rnn", -0.5, &[50, 100][..]),
+            // Not run at the longest length.
+            ("gru", -0.05, &[50]),
+            ("lstm", -0.06, &[50, 100]),
+            // Rounding: falls to 1 % in no less than 1e17 steps.
+            ("mha", -1e-17, &[50, 100]),
+        ] {
+            records.extend(lengths.iter().map(|&length| trial(series, length, 0, rate, 50)));
+        }
+        let summary = Summary::from_records(&records);
+        let [group] = &summary.horizons[..] else { panic!("one task") };
+        assert_eq!(group.measured_to, 49);
+        let found: Vec<f64> = group.points.iter().map(|point| point.horizon).collect();
+        // ln 0.01 / -0.06 = 76.8: within the length of 100, but the GRU could not have shown it.
+        assert!((found[0] - 0.01f64.ln() / -0.5).abs() < 1e-9, "{found:?}");
+        assert_eq!(found[1..], [f64::INFINITY; 3]);
     }
 
     #[test]
