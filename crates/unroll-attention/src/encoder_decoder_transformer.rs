@@ -279,7 +279,7 @@ impl EncoderDecoderTransformer {
 
     /// What self-attention layers share in a pass after `steps` earlier steps.
     fn pass<'a>(&self, causal: bool, args: &ForwardArgs<'a>, steps: usize) -> Result<Pass<'a>> {
-        let (_, seq_len, _) = args.dims(self.config.input_size)?;
+        let (_, seq_len, _) = args.checked(self.config.input_size, &self.parameters)?;
         let (dtype, device) = (self.dtype(), self.device());
         let config = self.config.attention(causal);
         let mut pass = Pass::new(&config, args, (steps, seq_len), dtype, device)?;
@@ -308,7 +308,7 @@ impl EncoderDecoderTransformer {
         let args = &writing.args;
         let config = self.config.attention(true);
         let layout = config.memory(self.decoder.len());
-        let (batch, ..) = args.dims(self.config.input_size)?;
+        let (batch, ..) = args.checked(self.config.input_size, &self.parameters)?;
         let steps = args.state.map_or(0, State::steps);
         let past = memories(&layout, true, args.state, batch)?;
         let pass = self.pass(true, args, steps)?;

@@ -210,7 +210,7 @@ impl SequenceModel for Transformer {
         if args.form == Form::Unrolled {
             return unroll_core::model::unroll_steps(self, args);
         }
-        let (batch, seq_len, _) = args.dims(self.config.input_size)?;
+        let (batch, seq_len, _) = args.checked(self.config.input_size, &self.parameters)?;
         let (dtype, device) = (self.dtype(), self.device());
         let config = self.config.attention();
         let layout = config.memory(self.blocks.len());

@@ -88,10 +88,10 @@ pub trait ModelConfig: Serialize + DeserializeOwned + Default + Send + Sync + 's
     /// [`Error::Option`] for the first option that is wrong.
     fn validate(&self) -> Result<()>;
 
-    /// Builds the model.
+    /// Builds the model, after [`validate`](Self::validate): a program that uses the library calls this alone.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for configurations of pair models.
+    /// What `validate` finds; [`Error::Unsupported`] for configurations of pair models.
     fn build(&self, context: &BuildContext) -> Result<Box<dyn SequenceModel>>;
 
     /// Builds a model from one sequence to another.
@@ -218,6 +218,14 @@ impl<C: ModelConfig> Entry<C> {
         Self { name, summary, fixed, preset, config: PhantomData }
     }
 
+    /// What a model cannot do by its nature, with the name of the model before it.
+    fn named(&self, error: Error) -> Error {
+        match error {
+            Error::Unsupported(message) => Error::Unsupported(format!("`{}` {message}", self.name)),
+            other => other,
+        }
+    }
+
     fn docs(&self) -> impl Iterator<Item = OptionDoc> {
         C::OPTIONS.iter().copied().filter(|doc| !self.fixed.contains(&doc.name))
     }
@@ -292,7 +300,7 @@ impl<C: ModelConfig> Architecture for Entry<C> {
         context: &BuildContext,
     ) -> Result<Box<dyn SequenceModel>> {
         context.init.validate()?;
-        self.config(given)?.build(context)
+        self.config(given)?.build(context).map_err(|error| self.named(error))
     }
 
     fn build_pair(
@@ -301,7 +309,7 @@ impl<C: ModelConfig> Architecture for Entry<C> {
         context: &BuildContext,
     ) -> Result<Box<dyn PairModel>> {
         context.init.validate()?;
-        self.config(given)?.build_pair(context)
+        self.config(given)?.build_pair(context).map_err(|error| self.named(error))
     }
 
     fn build_fusion(
@@ -310,7 +318,7 @@ impl<C: ModelConfig> Architecture for Entry<C> {
         context: &BuildContext,
     ) -> Result<Box<dyn FusionModel>> {
         context.init.validate()?;
-        self.config(given)?.build_fusion(context)
+        self.config(given)?.build_fusion(context).map_err(|error| self.named(error))
     }
 
     fn cost(&self, given: &Map<String, Value>, batch: usize, seq_len: usize) -> Result<Cost> {
@@ -323,7 +331,7 @@ impl<C: ModelConfig> Architecture for Entry<C> {
         batch: usize,
         steps: [usize; 2],
     ) -> Result<Cost> {
-        self.config(given)?.fusion_cost(batch, steps)
+        self.config(given)?.fusion_cost(batch, steps).map_err(|error| self.named(error))
     }
 }
 

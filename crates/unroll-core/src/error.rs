@@ -1,6 +1,9 @@
 //! The error type of the model crates.
 
+use std::fmt;
 use std::path::PathBuf;
+
+use candle_core::DType;
 
 /// What can go wrong while a model is configured, built, loaded or run.
 #[derive(Debug, thiserror::Error)]
@@ -34,13 +37,58 @@ pub enum Error {
         /// The shape it should have, in words or numbers.
         expected: String,
     },
-    /// A parameter or input is missing in a file.
-    #[error("tensor `{name}` is missing; the file holds: {}", available.join(", "))]
+    /// A tensor has another element type than the model.
+    #[error("`{what}` has type {}, expected {expected}", found.as_str())]
+    Type {
+        /// Name of the tensor.
+        what: String,
+        /// The type it has.
+        found: DType,
+        /// The type it should have.
+        expected: String,
+    },
+    /// A tensor is on another device than the model.
+    #[error("`{what}` is on {found}, the model on {expected}")]
+    Device {
+        /// Name of the tensor.
+        what: String,
+        /// Where it is.
+        found: String,
+        /// Where it should be.
+        expected: String,
+    },
+    /// A parameter, an input or a part of a state is missing.
+    #[error("tensor `{name}` is missing; {place} holds: {}", list(available))]
     MissingTensor {
         /// Name under PyTorch's convention.
         name: String,
-        /// The names that the file holds.
+        /// What should hold it: `the file`, `the state`, `the model`.
+        place: &'static str,
+        /// The names that are there.
         available: Vec<String>,
+    },
+    /// A file has all parameters of a model, with something before their names.
+    #[error(
+        "tensor `{name}` is missing; the file holds `{prefix}{name}`: take away the prefix \
+         `{prefix}` (`TensorFile::under`)"
+    )]
+    Prefixed {
+        /// The parameter's name in the model.
+        name: String,
+        /// What the file has before each name.
+        prefix: String,
+    },
+    /// A file holds weights that the model does not have.
+    #[error(
+        "the model has no {}; its parameters are: {}. Does its configuration fit the file?",
+        quoted(names),
+        list(known)
+    )]
+    UnexpectedTensors {
+        /// Names in the file that are no parameters of the model.
+        names: Vec<String>,
+        /// The model's parameters.
+        known: Vec<String>,
     },
     /// A tensor holds NaN or infinity where finite numbers are needed.
     #[error(
@@ -74,8 +122,24 @@ pub enum Error {
         source: safetensors::SafeTensorError,
     },
     /// A tensor operation failed.
-    #[error(transparent)]
+    #[error("{}", without_backtrace(.0))]
     Candle(#[from] candle_core::Error),
+}
+
+fn list(names: &[String]) -> String {
+    if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
+}
+
+fn quoted(names: &[String]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// candle's error as a message alone: its own text has the call stack in it where `RUST_BACKTRACE` is set.
+fn without_backtrace(error: &candle_core::Error) -> &dyn fmt::Display {
+    match error {
+        candle_core::Error::WithBacktrace { inner, .. } => without_backtrace(inner),
+        other => other,
+    }
 }
 
 impl Error {

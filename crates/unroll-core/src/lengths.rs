@@ -15,6 +15,14 @@ impl Lengths {
     /// # Errors
     /// When there are not `batch` of them, or one is 0 or larger than `seq_len`.
     pub fn new(lengths: Vec<usize>, batch: usize, seq_len: usize) -> Result<Self> {
+        let lengths = Self(lengths);
+        lengths.check(batch, seq_len)?;
+        Ok(lengths)
+    }
+
+    /// [`new`](Self::new)'s checks against another batch.
+    pub(crate) fn check(&self, batch: usize, seq_len: usize) -> Result<()> {
+        let lengths = &self.0;
         if lengths.len() != batch {
             return Err(Error::shape(
                 "lengths",
@@ -28,7 +36,7 @@ impl Lengths {
                 format!("a sequence has length {bad}; lengths must lie in 1..={seq_len}"),
             ));
         }
-        Ok(Self(lengths))
+        Ok(())
     }
 
     /// The lengths, one per sequence.

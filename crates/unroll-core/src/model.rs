@@ -78,22 +78,17 @@ impl<'a> ForwardArgs<'a> {
         }
     }
 
-    /// `(B, T, I)` of the input after checking it against the model's input size and the lengths.
+    /// `(B, T, I)` of the input after checking it against the model's input size, and the lengths against it.
     ///
     /// # Errors
-    /// When the input has not three axes, another feature count or no step.
+    /// When the input has not three axes, another feature count or no step, and when lengths are of another
+    /// batch.
     pub fn dims(&self, input_size: usize) -> Result<(usize, usize, usize)> {
         let found = self.input.dims();
         match *found {
             [batch, seq_len, features] if features == input_size && batch * seq_len > 0 => {
-                if let Some(lengths) = self.lengths
-                    && lengths.as_slice().len() != batch
-                {
-                    return Err(Error::shape(
-                        "lengths",
-                        [lengths.as_slice().len()],
-                        format!("one length for each of {batch} sequences"),
-                    ));
+                if let Some(lengths) = self.lengths {
+                    lengths.check(batch, seq_len)?;
                 }
                 Ok((batch, seq_len, features))
             }
@@ -104,6 +99,43 @@ impl<'a> ForwardArgs<'a> {
             )),
         }
     }
+
+    /// [`dims`](Self::dims), for an input that must be of the parameters' type and on their device: what a
+    /// model's `forward` begins with.
+    ///
+    /// # Errors
+    /// As `dims`; [`Error::Type`] and [`Error::Device`].
+    pub fn checked(
+        &self,
+        input_size: usize,
+        parameters: &ParameterSet,
+    ) -> Result<(usize, usize, usize)> {
+        let dims = self.dims(input_size)?;
+        check_place("x", self.input, parameters)?;
+        Ok(dims)
+    }
+}
+
+/// Refuses a tensor of another type, or on another device, than the parameters.
+///
+/// # Errors
+/// [`Error::Type`] and [`Error::Device`].
+pub fn check_place(what: &str, tensor: &Tensor, parameters: &ParameterSet) -> Result<()> {
+    if tensor.dtype() != parameters.dtype() {
+        return Err(Error::Type {
+            what: what.to_owned(),
+            found: tensor.dtype(),
+            expected: format!("{}, as the model's parameters", parameters.dtype().as_str()),
+        });
+    }
+    if !tensor.device().same_device(parameters.device()) {
+        return Err(Error::Device {
+            what: what.to_owned(),
+            found: format!("{:?}", tensor.device().location()),
+            expected: format!("{:?}", parameters.device().location()),
+        });
+    }
+    Ok(())
 }
 
 /// Result of [`SequenceModel::forward`].
@@ -227,7 +259,7 @@ pub fn unroll_steps<M: SequenceModel + ?Sized>(
     model: &M,
     args: &ForwardArgs<'_>,
 ) -> Result<ForwardOutput> {
-    let (batch, seq_len, _) = args.dims(model.input_size())?;
+    let (batch, seq_len, _) = args.checked(model.input_size(), model.parameters())?;
     let asks_more = args.probe.is_some() || args.attention || args.gates;
     if asks_more || matches!(args.mode, Mode::Train(_)) {
         return Err(Error::Unsupported(

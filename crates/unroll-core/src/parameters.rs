@@ -128,6 +128,11 @@ impl ParameterSet {
         self.parameters.iter()
     }
 
+    /// The variables in order, for an optimiser: they share their values with the model.
+    pub fn vars(&self) -> Vec<Var> {
+        self.iter().map(|p| p.var.clone()).collect()
+    }
+
     /// Number of tensors.
     pub fn len(&self) -> usize {
         self.parameters.len()
@@ -148,6 +153,7 @@ impl ParameterSet {
         self.iter().find(|p| p.name == name).map(|p| p.var.as_tensor()).ok_or_else(|| {
             Error::MissingTensor {
                 name: name.to_owned(),
+                place: "the model",
                 available: self.iter().map(|p| p.name.clone()).collect(),
             }
         })

@@ -6,6 +6,7 @@ use candle_core::{Tensor, Var};
 
 use crate::architecture::BuildContext;
 use crate::gates::{self, GateName};
+use crate::model::check_place;
 use crate::parameters::{MemoryGate, Role};
 use crate::probe::ProbeLayout;
 use crate::{
@@ -94,8 +95,12 @@ pub trait Cell: Send + Sync + 'static {
     ) -> Result<CellState>;
 
     /// The whole sequence at once: outputs `(B, T, H)` and the last state; `None` when there is no
-    /// fused form for this device and type.
-    fn fused(&self, args: &LayerArgs<'_>) -> Result<Option<(Tensor, CellState)>>;
+    /// fused form for this device and type, as by default: [`step`](Self::step) is then called step
+    /// by step.
+    fn fused(&self, args: &LayerArgs<'_>) -> Result<Option<(Tensor, CellState)>> {
+        let _ = args;
+        Ok(None)
+    }
 }
 
 /// Layers of one kind of cell, in one or two directions.
@@ -166,6 +171,7 @@ impl<C: Cell> RecurrentStack<C> {
                     format!("{expected:?}"),
                 ));
             }
+            check_place(&format!("{name}0"), tensor, &self.parameters)?;
             Ok(tensor.clone())
         };
         let hidden = read("h")?;
@@ -280,7 +286,14 @@ impl<C: Cell> SequenceModel for RecurrentStack<C> {
                 "a bidirectional layer reads the whole sequence: it has no step".into(),
             ));
         }
-        let batch = input.dim(0)?;
+        let batch = match *input.dims() {
+            [batch, features] if batch > 0 && features == self.config.input_size => batch,
+            _ => {
+                let expected = format!("(batch > 0, {} features)", self.config.input_size);
+                return Err(Error::shape("x", input.dims(), expected));
+            }
+        };
+        check_place("x", input, &self.parameters)?;
         let mut below = input.clone();
         let mut states = self.unpack_state(state, batch)?;
         for (weights, state) in self.layers.iter().zip(&mut states) {
@@ -295,7 +308,7 @@ impl<C: Cell> SequenceModel for RecurrentStack<C> {
         if args.form == Form::Unrolled {
             return crate::model::unroll_steps(self, args);
         }
-        let (batch, seq_len, _) = args.dims(self.config.input_size)?;
+        let (batch, seq_len, _) = args.checked(self.config.input_size, &self.parameters)?;
         let zero;
         let state = match args.state {
             Some(state) => state,

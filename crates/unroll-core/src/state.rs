@@ -49,6 +49,7 @@ impl State {
         self.tensors.iter().find(|t| t.name == name).map(|t| &t.tensor).ok_or_else(|| {
             Error::MissingTensor {
                 name: name.to_owned(),
+                place: "the state",
                 available: self.tensors.iter().map(|t| t.name.to_owned()).collect(),
             }
         })

@@ -1,10 +1,11 @@
 //! Weights and tensors in safetensors files, under PyTorch's `state_dict` names.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 
+use crate::parameters::Parameter;
 use crate::{Error, ParameterSet, Result};
 
 /// Tensors of a file by name, with its text metadata.
@@ -57,6 +58,34 @@ impl TensorFile {
             .map_err(|source| Error::Safetensors { path: "(in memory)".into(), source })
     }
 
+    /// Writes a safetensors file. What stands at `path` is replaced once all bytes are written.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let bytes = self.to_bytes()?;
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(".new");
+        let written = std::fs::write(&beside, bytes).and_then(|()| std::fs::rename(&beside, path));
+        written.map_err(|source| {
+            std::fs::remove_file(&beside).ok();
+            Error::Io { path: path.to_owned(), source }
+        })
+    }
+
+    /// The tensors whose names begin with `prefix`, without it: one layer's weights out of a whole model's,
+    /// as in `file.under("rnn.")`.
+    #[must_use]
+    pub fn under(&self, prefix: &str) -> Self {
+        let cut = |(name, tensor): (&String, &Tensor)| {
+            Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone()))
+        };
+        Self {
+            tensors: self.tensors.iter().filter_map(cut).collect(),
+            metadata: self.metadata.clone(),
+        }
+    }
+
     /// The tensor called `name`.
     ///
     /// # Errors
@@ -64,27 +93,51 @@ impl TensorFile {
     pub fn get(&self, name: &str) -> Result<&Tensor> {
         self.tensors.get(name).ok_or_else(|| Error::MissingTensor {
             name: name.to_owned(),
+            place: "the file",
             available: self.tensors.keys().cloned().collect(),
         })
     }
 }
 
-/// The parameters as a file's tensors.
-pub fn export(parameters: &ParameterSet) -> TensorFile {
-    TensorFile {
-        tensors: parameters.iter().map(|p| (p.name.clone(), p.var.as_tensor().detach())).collect(),
-        metadata: HashMap::new(),
-    }
-}
-
-/// Sets every parameter from the tensor of the same name; other tensors are left alone.
+/// The parameters' values as a file's tensors. They are copies: training on changes none of them.
 ///
 /// # Errors
-/// When one is missing, has another shape, or holds NaN or infinity. Nothing is set then.
+/// When there is no memory for them.
+pub fn export(parameters: &ParameterSet) -> Result<TensorFile> {
+    let copy = |p: &Parameter| Ok((p.name.clone(), p.var.as_detached_tensor().copy()?));
+    Ok(TensorFile {
+        tensors: parameters.iter().map(copy).collect::<Result<_>>()?,
+        metadata: HashMap::new(),
+    })
+}
+
+/// Sets every parameter from the tensor of the same name, as PyTorch's `load_state_dict` does: there must be
+/// one for each, and no others. Values are converted to the model's type and device.
+///
+/// # Errors
+/// When a tensor is missing, is none of the model's, has another shape, holds integers, NaN or infinity.
+/// Nothing is set then.
 pub fn import(parameters: &ParameterSet, file: &TensorFile) -> Result<()> {
+    import_beside(parameters, file, |_| false)
+}
+
+/// [`import`] from a file that holds more than weights: tensors of which `other` says so by their name are
+/// left alone.
+///
+/// # Errors
+/// As [`import`].
+pub fn import_beside(
+    parameters: &ParameterSet,
+    file: &TensorFile,
+    other: impl Fn(&str) -> bool,
+) -> Result<()> {
     let mut values = Vec::with_capacity(parameters.len());
     for parameter in parameters.iter() {
-        let tensor = file.get(&parameter.name)?;
+        let tensor =
+            file.get(&parameter.name).map_err(|error| match common_prefix(parameters, file) {
+                Some(prefix) => Error::Prefixed { name: parameter.name.clone(), prefix },
+                None => error,
+            })?;
         if tensor.dims() != parameter.var.dims() {
             return Err(Error::shape(
                 &parameter.name,
@@ -92,13 +145,41 @@ pub fn import(parameters: &ParameterSet, file: &TensorFile) -> Result<()> {
                 format!("{:?}", parameter.var.dims()),
             ));
         }
+        if !tensor.dtype().is_float() {
+            return Err(Error::Type {
+                what: parameter.name.clone(),
+                found: tensor.dtype(),
+                expected: "a floating-point type".into(),
+            });
+        }
         check_finite(&parameter.name, tensor)?;
         values.push(tensor.to_dtype(parameters.dtype())?.to_device(parameters.device())?);
     }
+    let known: BTreeSet<&str> = parameters.iter().map(|p| p.name.as_str()).collect();
+    let rest = file.tensors.keys().filter(|name| !known.contains(name.as_str()) && !other(name));
+    let names: Vec<String> = rest.cloned().collect();
+    if !names.is_empty() {
+        let known = parameters.iter().map(|p| p.name.clone()).collect();
+        return Err(Error::UnexpectedTensors { names, known });
+    }
     for (parameter, value) in parameters.iter().zip(&values) {
-        parameter.var.set(value)?;
+        // A copy: `set` refuses a tensor that shares the variable's storage, and some would be set by then.
+        parameter.var.set(&value.copy()?.detach())?;
     }
     Ok(())
+}
+
+/// What the file has before the name of every parameter, if it has them all so.
+fn common_prefix(parameters: &ParameterSet, file: &TensorFile) -> Option<String> {
+    let first = &parameters.iter().next()?.name;
+    let prefixes = file.tensors.keys().filter_map(|name| name.strip_suffix(first.as_str()));
+    let fits = |prefix: &&str| {
+        let mut names = parameters.iter().map(|p| format!("{prefix}{}", p.name));
+        prefix.ends_with('.')
+            && !prefix.ends_with("grad.")
+            && names.all(|name| file.tensors.contains_key(&name))
+    };
+    prefixes.filter(fits).min_by_key(|prefix| prefix.len()).map(str::to_owned)
 }
 
 /// Refuses NaN and infinity.

@@ -190,6 +190,7 @@ impl ModelConfig for GruConfig {
     }
 
     fn build(&self, context: &BuildContext) -> Result<Box<dyn SequenceModel>> {
+        self.validate()?;
         let cell = GruCell { reset: self.reset, update_gate: self.update_gate };
         Ok(Box::new(RecurrentStack::new(cell, self.stack(), context)?))
     }

@@ -140,6 +140,7 @@ impl ModelConfig for LstmConfig {
     }
 
     fn build(&self, context: &BuildContext) -> Result<Box<dyn SequenceModel>> {
+        self.validate()?;
         let cell = LstmCell { forget_bias: self.forget_bias };
         Ok(Box::new(RecurrentStack::new(cell, self.stack(), context)?))
     }

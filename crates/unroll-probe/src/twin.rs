@@ -24,7 +24,7 @@ pub fn f64_body(
     trained: &dyn SequenceModel,
 ) -> Result<Box<dyn SequenceModel>> {
     let twin = architecture.build(options, &BuildContext::cpu(DType::F64, 0))?;
-    import(twin.parameters(), &export(trained.parameters()))?;
+    import(twin.parameters(), &export(trained.parameters())?)?;
     Ok(twin)
 }
 
@@ -47,6 +47,6 @@ pub fn f64_twin(
     };
     let context = BuildContext::cpu(DType::F64, trained.seed());
     let twin = TaskModel::build(task, architecture, options, embedding_size, &context)?;
-    import(twin.parameters(), &export(trained.parameters()))?;
+    import(twin.parameters(), &export(trained.parameters())?)?;
     Ok(twin)
 }

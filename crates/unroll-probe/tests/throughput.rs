@@ -80,7 +80,7 @@ fn model(bidirectional: bool) -> TaskModel {
 #[test]
 fn phases_are_timed_and_priced() {
     let model = model(false);
-    let weights = export(model.parameters()).to_bytes().unwrap();
+    let weights = export(model.parameters()).unwrap().to_bytes().unwrap();
     let train = TrainConfig { weight_decay: Some(0.1), ..TrainConfig::default() };
     let timings = measure(&model, &Echo, 4, &PHASES, &train, &FAST, &NoGauge).unwrap();
     assert_eq!(timings.iter().map(|t| t.phase).collect::<Vec<_>>(), PHASES);
@@ -94,7 +94,10 @@ fn phases_are_timed_and_priced() {
         assert!((timing.tokens_per_s * median - 48.0).abs() < 1e-9);
         assert!((timing.gflops_per_s * median * 1e9 / flops as f64 - 1.0).abs() < 1e-12);
     }
-    assert!(export(model.parameters()).to_bytes().unwrap() == weights, "weights were changed");
+    assert!(
+        export(model.parameters()).unwrap().to_bytes().unwrap() == weights,
+        "weights were changed"
+    );
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use unroll_results::record::Status;
-use unroll_results::summary::SeriesInfo;
+use unroll_results::summary::{KindSetting, SeriesInfo, Setting};
 use unroll_results::{Decisions, Summary, files};
 
 use crate::document::{Block, Document, ReportContext, Section, Words, trial_rows};
@@ -120,7 +120,7 @@ fn list<T: Display>(values: &[T]) -> String {
 fn setting(summary: &Summary) -> Section {
     let setting = &summary.setting;
     let mut section = Section::new("Setting");
-    let mut numbers = format!("Number type: {}", list(&setting.dtypes));
+    let mut numbers = format!("Number type: {}", by_kind(setting, |kind| list(&kind.dtypes)));
     if setting.precisions.iter().any(|precision| precision != "fp32") {
         numbers += &format!("; products in {}", list(&setting.precisions));
     }
@@ -129,13 +129,13 @@ fn setting(summary: &Summary) -> Section {
             "Trials: {}, of which {} finished, {} diverged, {} failed",
             setting.trials, setting.finished, setting.diverged, setting.failed
         ),
-        format!("Architectures matched by: {}", list(&setting.matched_by)),
+        format!("Architectures matched by: {}{}", list(&setting.matched_by), matched(summary)),
         format!("Seeds: {}", list(&setting.seeds)),
         format!("Lengths: {}", list(&setting.lengths)),
-        format!("Batch size: {}", list(&setting.batch_sizes)),
+        format!("Batch size: {}", by_kind(setting, |kind| list(&kind.batch_sizes))),
         format!("Device: {}", list(&setting.devices)),
         numbers,
-        format!("Form: {}", list(&setting.forms)),
+        format!("Form: {}", forms(summary)),
     ];
     section.blocks.push(Block::List(lines.into_iter().map(Words::from).collect()));
     let mut rows = Rows::new(&[
@@ -148,6 +148,72 @@ fn setting(summary: &Summary) -> Section {
     rows.rows.extend(summary.series.iter().map(series_row));
     section.table("Series", rows);
     section
+}
+
+/// One value for all kinds of trials, or that of each: `quality 32; throughput 8`.
+fn by_kind(setting: &Setting, of: impl Fn(&KindSetting) -> String) -> String {
+    let values: Vec<(&str, String)> =
+        setting.kinds.iter().map(|kind| (kind.kind.name(), of(kind))).collect();
+    match values.first() {
+        None => dash(),
+        Some((_, first)) if values.iter().all(|(_, value)| value == first) => first.clone(),
+        Some(_) => {
+            let parts: Vec<String> =
+                values.iter().map(|(kind, value)| format!("{kind} {value}")).collect();
+            parts.join("; ")
+        }
+    }
+}
+
+/// Forms that ran, with the series of each where they are not all of one: a fused form is faster than a
+/// reference form of the very same model.
+fn forms(summary: &Summary) -> String {
+    // A trial that failed before it ran has none.
+    let ran: Vec<&String> = summary.setting.forms.iter().filter(|form| !form.is_empty()).collect();
+    if ran.len() < 2 {
+        return list(&ran);
+    }
+    let of = |form: &&String| {
+        let series = summary.series.iter().filter(|series| series.forms.contains(form));
+        let names: Vec<&str> = series.map(|series| series.name.as_str()).collect();
+        format!("{form}: {}", names.join(", "))
+    };
+    ran.iter().map(of).collect::<Vec<_>>().join("; ")
+}
+
+/// How equal the series' parameters are, where they were to be equal: hidden sizes go in steps (of heads), so
+/// that some architectures cannot come near.
+fn matched(summary: &Summary) -> String {
+    const FAR: f64 = 0.05;
+    if !summary.setting.matched_by.iter().any(|by| by == "parameters") {
+        return String::new();
+    }
+    // Tasks and lengths change all series' counts alike: the smallest belong together, and so on.
+    let counts: Vec<(&str, &[u64])> = summary
+        .series
+        .iter()
+        .filter(|series| !series.parameters.is_empty())
+        .map(|series| (series.name.as_str(), series.parameters.as_slice()))
+        .collect();
+    let Some(&(_, first)) = counts.first() else { return String::new() };
+    if counts.iter().any(|(_, numbers)| numbers.len() != first.len()) {
+        return String::new();
+    }
+    let extremes = (0..first.len()).filter_map(|place| {
+        let of = |(name, numbers): &(&str, &[u64])| (numbers[place], (*name).to_owned());
+        let least = counts.iter().map(of).min_by_key(|(count, _)| *count)?;
+        let most = counts.iter().map(of).max_by_key(|(count, _)| *count)?;
+        let share = 1.0 - least.0 as f64 / most.0.max(1) as f64;
+        Some((share, least, most))
+    });
+    match extremes.max_by(|a, b| a.0.total_cmp(&b.0)) {
+        Some((share, (fewest, small), (most, large))) if share > FAR => format!(
+            " (not nearly: {small} has {fewest}, {:.0} % fewer than the {most} of {large})",
+            share * 100.0
+        ),
+        Some((share, ..)) => format!(" (within {:.1} %)", share * 100.0),
+        None => String::new(),
+    }
 }
 
 fn series_row(series: &SeriesInfo) -> Vec<String> {

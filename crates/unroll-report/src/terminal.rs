@@ -1,14 +1,14 @@
-//! Tables for a terminal, at most 100 columns wide.
+//! Tables for a terminal, at most 100 columns wide where no name is broken for it.
 
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, Width, presets};
 use unroll_results::Summary;
 
 use crate::rows::{self, Rows};
 
-/// Columns of a terminal that everything must fit in.
+/// Columns of a terminal that everything is to fit in.
 const WIDTH: u16 = 100;
-/// `diverged` with the gap beside it.
-const LONGEST_WORD: u16 = 10;
+/// Between columns.
+const GAP: u16 = 2;
 
 /// The metric after training, one table for each task, one row for each series and length:
 /// parameters, median over seeds with smallest and largest, best trivial baseline, how many seeds
@@ -61,13 +61,15 @@ fn render(rows: &Rows) -> String {
     let last = rows.numbers.len().saturating_sub(1);
     for (index, number) in rows.numbers.iter().enumerate() {
         if let Some(column) = table.column_mut(index) {
-            column.set_padding((0, if index == last { 0 } else { 2 }));
-            // Numbers that are broken cannot be read; words can be.
-            if *number || rows.titles[index].ends_with("[min..max]") {
-                column.set_constraint(ColumnConstraint::ContentWidth);
-            } else if rows.titles[index] == "solved" {
-                column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(LONGEST_WORD)));
-            }
+            let gap = if index == last { 0 } else { GAP };
+            column.set_padding((0, gap));
+            // Numbers that are broken cannot be read; texts can be, between words.
+            column.set_constraint(if *number || rows.titles[index].ends_with("[min..max]") {
+                ColumnConstraint::ContentWidth
+            } else {
+                let word = longest_word(rows, index).saturating_add(gap);
+                ColumnConstraint::LowerBoundary(Width::Fixed(word))
+            });
             if *number {
                 column.set_cell_alignment(CellAlignment::Right);
             }
@@ -75,4 +77,31 @@ fn render(rows: &Rows) -> String {
     }
     let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
     lines.join("\n") + "\n"
+}
+
+/// Characters of the longest word in a column, its title included.
+fn longest_word(rows: &Rows, column: usize) -> u16 {
+    let cells = rows.rows.iter().filter_map(|row| row.get(column)).map(String::as_str);
+    let words = cells.chain([rows.titles[column]]).flat_map(str::split_whitespace);
+    words
+        .map(|word| word.chars().count())
+        .max()
+        .map_or(0, |most| most.try_into().unwrap_or(u16::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_broken_between_words_alone() {
+        let mut rows =
+            Rows::new(&[("series", false), ("what became of it", false), ("count", true)]);
+        let name = "encdec_luong_concat_with_a_name_of_its_own, learning_rate_schedule=cosine";
+        rows.rows.push(vec![name.into(), "word ".repeat(30), "123456789".repeat(4)]);
+        let text = render(&rows);
+        for word in name.split(' ') {
+            assert!(text.contains(word), "{text}");
+        }
+    }
 }

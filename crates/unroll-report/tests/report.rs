@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use unroll_report::{Report, ReportContext, TrialLine, plots, terminal};
+use unroll_results::record::TrialKind;
 use unroll_results::{Summary, TrialRecord};
 
 fn bytes(dir: &Path) -> BTreeMap<String, Vec<u8>> {
@@ -167,6 +168,33 @@ fn terminal_tables() {
 fn markdown_report() {
     let summary = Summary::from_records(&small());
     insta::assert_snapshot!("markdown_report", Report::new(&context(), &summary).markdown());
+}
+
+#[test]
+fn the_setting_tells_kinds_and_series_apart() {
+    let mut all = records::full();
+    for record in &mut all {
+        if record.kind == TrialKind::Gradient {
+            (record.cell.dtype, record.cell.batch_size) = ("f64".into(), 8);
+        }
+        let transformer = record.cell.architecture == "transformer";
+        if transformer {
+            record.cell.form = "reference".into();
+        }
+        if let Some(cost) = &mut record.cost {
+            cost.parameters = if transformer { 3841 } else { 4641 };
+        }
+    }
+    let text = Report::new(&context(), &Summary::from_records(&all)).markdown();
+    for line in [
+        "- Architectures matched by: parameters (not nearly: transformer has 3841, 17 % fewer than the \
+         4641 of ",
+        "- Batch size: quality 32; gradient 8; throughput 32\n",
+        "- Number type: quality f32; gradient f64; throughput f32\n",
+        "- Form: fused: rnn, gru, lstm, mha; reference: transformer\n",
+    ] {
+        assert!(text.contains(line), "{line}: {}", text.split("## Which").next().unwrap());
+    }
 }
 
 /// Text that would be HTML, a link, an attribute, a script or a table's end.

@@ -124,6 +124,7 @@ impl ModelConfig for RnnConfig {
     }
 
     fn build(&self, context: &BuildContext) -> Result<Box<dyn SequenceModel>> {
+        self.validate()?;
         let cell = RnnCell { nonlinearity: self.nonlinearity };
         Ok(Box::new(RecurrentStack::new(cell, self.stack(), context)?))
     }

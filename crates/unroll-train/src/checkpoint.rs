@@ -119,11 +119,7 @@ impl Trainer<'_> {
     /// # Errors
     /// When a tensor cannot be copied.
     pub fn checkpoint(&self) -> Result<Checkpoint> {
-        let mut weights = export(self.model.parameters());
-        for tensor in weights.tensors.values_mut() {
-            // The export shares its memory with the model, which goes on training.
-            *tensor = tensor.copy()?;
-        }
+        let weights = export(self.model.parameters())?;
         let carried = self.carried.iter().flat_map(State::tensors).enumerate();
         let carried = carried.map(|(number, one)| Ok((number, one.tensor.copy()?)));
         Ok(Checkpoint {

@@ -280,7 +280,7 @@ impl<'a> Trainer<'a> {
         self.model.device().synchronize()?;
         self.done.seconds += start.elapsed().as_secs_f64();
         if self.done.step.is_multiple_of(self.trace.every) {
-            let weights = export(self.model.parameters()).to_bytes()?;
+            let weights = export(self.model.parameters())?.to_bytes()?;
             self.trace.hashes.push(blake3::hash(&weights).to_hex()[..16].to_owned());
         }
         Ok(Some(loss))

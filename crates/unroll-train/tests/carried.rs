@@ -152,7 +152,7 @@ fn training_carries_the_state_within_a_pass() {
         let task = Windows { length: 5, carries };
         let model = gru(&task, false);
         train(&model, &task, &TrainConfig { steps, ..config() }, &mut go_on).unwrap();
-        export(model.parameters()).to_bytes().unwrap()
+        export(model.parameters()).unwrap().to_bytes().unwrap()
     };
     assert!(trained(true, 1) == trained(false, 1), "the first window");
     assert!(trained(true, 2) != trained(false, 2), "the second window");
@@ -163,7 +163,7 @@ fn checkpoints_carry_the_state() {
     let task = Windows { length: 5, carries: true };
     let whole = gru(&task, false);
     train(&whole, &task, &config(), &mut go_on).unwrap();
-    let expected = export(whole.parameters()).to_bytes().unwrap();
+    let expected = export(whole.parameters()).unwrap().to_bytes().unwrap();
     for cut in 0..=11 {
         let first = gru(&task, false);
         let mut trainer = Trainer::new(&first, &task, &config()).unwrap();
@@ -173,7 +173,10 @@ fn checkpoints_carry_the_state() {
         let mut trainer = Trainer::new(&second, &task, &config()).unwrap();
         trainer.restore(&Checkpoint::from_bytes(&bytes).unwrap()).unwrap();
         trainer.run(&mut go_on).unwrap();
-        assert!(export(second.parameters()).to_bytes().unwrap() == expected, "cut at {cut}");
+        assert!(
+            export(second.parameters()).unwrap().to_bytes().unwrap() == expected,
+            "cut at {cut}"
+        );
     }
 }
 

@@ -47,7 +47,7 @@ fn go_on(_: &Progress<'_>) -> ControlFlow<()> {
 }
 
 fn bits(model: &TaskModel) -> Vec<u8> {
-    export(model.parameters()).to_bytes().unwrap()
+    export(model.parameters()).unwrap().to_bytes().unwrap()
 }
 
 /// The curve without clock times.
@@ -258,7 +258,7 @@ fn foreign_and_damaged_checkpoints_are_refused() {
     for damaged in [&bytes[..bytes.len() - 1], &bytes[..20], b"", &b"not a checkpoint at all"[..]] {
         assert!(matches!(Checkpoint::from_bytes(damaged), Err(Error::Checkpoint(_))));
     }
-    let weights = export(model.parameters()).to_bytes().unwrap();
+    let weights = export(model.parameters()).unwrap().to_bytes().unwrap();
     assert!(matches!(Checkpoint::from_bytes(&weights), Err(Error::Checkpoint(_))));
 
     let other = TrainConfig { learning_rate: 0.5, ..config() };

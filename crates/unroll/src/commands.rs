@@ -130,6 +130,9 @@ fn read_plan(file: &Path, set: &[String], device: Option<&str>) -> Result<Plan, 
     for skipped in &plan.skipped {
         eprintln!("{skipped}");
     }
+    for note in &plan.notes {
+        eprintln!("note: {note}.");
+    }
     Ok(plan)
 }
 

@@ -13,6 +13,7 @@ use unroll_core::{
     StateTensor, Stream,
 };
 
+use crate::experiment::plan::nearest;
 use crate::registry;
 
 /// What to compute.
@@ -38,14 +39,12 @@ pub struct EvalRequest {
 /// `output`, `h_n`, `c_n`, `attn`, and the gradients asked for as `grad.<name>`.
 ///
 /// # Errors
-/// When a tensor is missing, has a wrong shape or holds NaN, and when the options do not fit.
+/// When a tensor is missing, has a wrong shape or holds NaN, when there are weights that the model does not
+/// have, and when the options do not fit.
 pub fn run(request: &EvalRequest, weights: &TensorFile, input: &TensorFile) -> Result<TensorFile> {
     let architecture = registry::find(&request.arch).ok_or_else(|| {
-        let names = registry::names().join(", ");
-        Error::option(
-            "arch",
-            format!("`{}` is not an architecture; there are: {names}", request.arch),
-        )
+        let help = nearest(&request.arch, &registry::names());
+        Error::option("arch", format!("there is no architecture `{}`: {help}", request.arch))
     })?;
     let place = |tensor: &Tensor| -> Result<Tensor> {
         Ok(tensor.to_dtype(request.dtype)?.to_device(&request.device)?)
@@ -61,8 +60,18 @@ pub fn run(request: &EvalRequest, weights: &TensorFile, input: &TensorFile) -> R
         init: Init::default(),
         stream: Stream::new(0, "eval"),
     };
-    let model = architecture.build(&options, &context)?;
-    weights::import(model.parameters(), weights)?;
+    let model = architecture.build(&options, &context).map_err(|error| match error {
+        Error::UnknownOption { option, known, .. } => {
+            let known: Vec<&str> = known.iter().map(String::as_str).collect();
+            let help = nearest(&option, &known);
+            Error::option("config", format!("`{}` has no option `{option}`: {help}", request.arch))
+        }
+        other => other,
+    })?;
+    let stems: Vec<String> = model.parameters().iter().map(|p| stem(&p.name)).collect();
+    weights::import_beside(model.parameters(), weights, |name| {
+        !is_parameter(name) && !stems.contains(&stem(name))
+    })?;
 
     let x = Var::from_tensor(&place(x)?)?;
     let lengths = match input.tensors.get("lengths") {
@@ -140,6 +149,21 @@ pub fn run(request: &EvalRequest, weights: &TensorFile, input: &TensorFile) -> R
         ("form".to_owned(), result.form.to_owned()),
     ];
     Ok(TensorFile { tensors: out, metadata: metadata.into() })
+}
+
+/// Whether a name is a layer's parameter in PyTorch. A file may hold inputs, expected outputs and gradients
+/// beside its weights, but weights that the model does not read would give other outputs than their
+/// model's without a word.
+fn is_parameter(name: &str) -> bool {
+    const PROJECTIONS: [&str; 4] =
+        ["in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias"];
+    let recurrent = name.starts_with("weight_") || name.starts_with("bias_");
+    PROJECTIONS.contains(&name) || recurrent && !name.contains("grad")
+}
+
+/// A parameter's name without numbers: the same in every layer.
+fn stem(name: &str) -> String {
+    name.chars().filter(|character| !character.is_ascii_digit()).collect()
 }
 
 /// The gradient of a variable; zeros when the loss does not depend on it.

@@ -13,13 +13,17 @@ use crate::registry;
 /// What names there are, when there is none called `name`.
 pub fn text(name: Option<&str>) -> Result<String, String> {
     let Some(name) = name else {
+        let tasks = unroll_tasks::registry();
+        let names = registry::all_names().into_iter().chain(tasks.iter().map(|task| task.name));
+        let width = width(names);
         let mut out = String::from("Architectures\n");
         for architecture in registry::all() {
-            out.push_str(&format!("  {:<20} {}\n", architecture.name(), architecture.summary()));
+            let (name, summary) = (architecture.name(), architecture.summary());
+            out.push_str(&format!("  {name:<width$} {summary}\n"));
         }
         out.push_str("\nTasks\n");
-        for task in unroll_tasks::registry() {
-            out.push_str(&format!("  {:<20} {}\n", task.name, task.summary));
+        for task in tasks {
+            out.push_str(&format!("  {:<width$} {}\n", task.name, task.summary));
         }
         out.push_str("\n`unroll list NAME` shows the options of one.\n");
         return Ok(out);
@@ -28,16 +32,28 @@ pub fn text(name: Option<&str>) -> Result<String, String> {
     let mut found = false;
     if let Some(architecture) = registry::find(name) {
         found = true;
-        out.push_str(&format!("{name}: {}\n\nOptions\n", architecture.summary()));
+        out.push_str(&heading(name, architecture.summary()));
         out.push_str(&options(&architecture.options()));
         out.push_str(&costs(architecture));
     }
     if let Some(task) = unroll_tasks::find(name) {
         found = true;
-        out.push_str(&format!("{name}: {}\n\nOptions\n", task.summary));
+        out.push_str(&heading(name, task.summary));
         out.push_str(&options(&(task.options)()));
     }
     if found { Ok(out) } else { Err(unknown(name)) }
+}
+
+/// Columns that the longest of some names takes.
+fn width<'a>(names: impl Iterator<Item = &'a str>) -> usize {
+    names.map(str::len).max().unwrap_or(0).max(20)
+}
+
+/// A summary may begin with the name.
+fn heading(name: &str, summary: &str) -> String {
+    let named = summary.strip_prefix(name).is_some_and(|rest| rest.starts_with([':', ' ']));
+    let before = if named { String::new() } else { format!("{name}: ") };
+    format!("{before}{summary}\n\nOptions\n")
 }
 
 /// The same as JSON.
@@ -80,11 +96,12 @@ fn unknown(name: &str) -> String {
 }
 
 fn options(options: &[(OptionDoc, Value)]) -> String {
+    let width = width(options.iter().map(|(doc, _)| doc.name));
     options
         .iter()
         .map(|(doc, default)| match default {
-            Value::Null => format!("  {:<20} {}\n", doc.name, doc.help),
-            default => format!("  {:<20} {} [{default}]\n", doc.name, doc.help),
+            Value::Null => format!("  {:<width$} {}\n", doc.name, doc.help),
+            default => format!("  {:<width$} {} [{default}]\n", doc.name, doc.help),
         })
         .collect()
 }

@@ -1,5 +1,5 @@
 //! The architectures by name. Adding one is a module with its [`ModelConfig`](unroll_core::ModelConfig)
-//! and one line here.
+//! and one line here: a static, named in the list below.
 
 use unroll_core::{Architecture, Entry};
 use unroll_gru::GruConfig;
@@ -11,10 +11,11 @@ static GRU: Entry<GruConfig> = Entry::new("gru", "gated recurrent unit (Cho et a
 static LSTM: Entry<LstmConfig> =
     Entry::new("lstm", "long short-term memory (Hochreiter & Schmidhuber 1997)");
 
+static RECURRENT: &[&dyn Architecture] = &[&RNN, &GRU, &LSTM];
+
 /// The architectures that read one sequence, in the order in which tables and legends show them.
 pub fn architectures() -> impl Iterator<Item = &'static dyn Architecture> {
-    let recurrent: [&'static dyn Architecture; 3] = [&RNN, &GRU, &LSTM];
-    recurrent.into_iter().chain(unroll_attention::ARCHITECTURES.iter().copied())
+    RECURRENT.iter().copied().chain(unroll_attention::ARCHITECTURES.iter().copied())
 }
 
 /// All architectures: those that read one sequence, those from one sequence to another, then those that read

@@ -403,7 +403,7 @@ impl Runner<'_> {
         if let Ending::Diverged { step } = outcome.ending {
             record.status = Status::Diverged { step };
         }
-        let weights = export(model.parameters()).to_bytes()?;
+        let weights = export(model.parameters())?.to_bytes()?;
         record.trace = Some(Trace {
             every: outcome.trace.every,
             weights: outcome.trace.hashes.clone(),

@@ -250,7 +250,7 @@ fn export_and_import_give_the_same_bits() {
     let folder = tempfile::tempdir().unwrap();
     each(|case, model| {
         let path = folder.path().join("weights.safetensors");
-        std::fs::write(&path, export(model.parameters()).to_bytes().unwrap()).unwrap();
+        std::fs::write(&path, export(model.parameters()).unwrap().to_bytes().unwrap()).unwrap();
         let other = case.build_with_seed(DType::F64, 99);
         let x = input(case);
         let mine = model.forward(&ForwardArgs::new(&x)).unwrap().output;

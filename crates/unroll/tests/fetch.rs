@@ -273,6 +273,10 @@ fn the_program_says_what_it_could_not_fetch_and_why() {
     let text = String::from_utf8(text.get_output().stderr.clone()).unwrap();
     assert_eq!(text.matches("not fetched").count(), 5, "{text}");
     assert!(text.contains("ACSF1_TRAIN.ts: is not in the package"), "{text}");
+    // One that is not there is said once.
+    let absent = unroll(&home).args(["data", "fetch", "--from", "absent.whl"]).assert().code(2);
+    let absent = String::from_utf8(absent.get_output().stderr.clone()).unwrap();
+    assert_eq!(absent.matches("absent.whl").count(), 1, "{absent}");
     // Without clients.
     unroll(&home)
         .args(["data", "fetch", "GunPoint"])

@@ -269,7 +269,7 @@ fn weights_come_back_and_dropout_is_the_streams() {
         };
         let expected = forward(first.as_ref(), Mode::Eval);
         assert!(max_difference(&expected, &forward(second.as_ref(), Mode::Eval)) > 1e-3, "{name}");
-        import(second.parameters(), &export(first.parameters())).unwrap();
+        import(second.parameters(), &export(first.parameters()).unwrap()).unwrap();
         assert_eq!(max_difference(&expected, &forward(second.as_ref(), Mode::Eval)), 0.0, "{name}");
         let stream = Stream::new(1, "dropout");
         let dropped = |step| forward(first.as_ref(), Mode::Train(&stream.at(step)));
@@ -419,7 +419,7 @@ fn checkpoints_go_on_to_the_same_bits() {
     let config = TrainConfig { steps: 6, eval_every: 6, batch_size: 8, ..TrainConfig::default() };
     let mut observe = |_: &Progress<'_>| ControlFlow::Continue(());
     for arch in ["late_fusion", "cross_attention_fusion"] {
-        let weights = |model: &TaskModel| export(model.parameters()).to_bytes().unwrap();
+        let weights = |model: &TaskModel| export(model.parameters()).unwrap().to_bytes().unwrap();
         let whole = task_model(task.as_ref(), arch);
         Trainer::new(&whole, task.as_ref(), &config).unwrap().run(&mut observe).unwrap();
         let begun = task_model(task.as_ref(), arch);

@@ -200,6 +200,54 @@ fn wrong_experiment_files_are_refused_with_place_and_advice() {
 }
 
 #[test]
+fn a_plan_says_what_is_otherwise_than_asked() {
+    let folder = Folder::new();
+    let matched = format!("{SMALL}\n[match]\nby = \"parameters\"\nreference = \"gru\"\n");
+    let plan = |text: &str| {
+        let mut command = unroll();
+        command.arg("plan").arg(folder.file(text)).arg("--out").arg(folder.out());
+        command
+    };
+    let notes = predicate::str::contains(
+        "note: japanese_vowels has one length alone: it runs at 29 steps, not at 8.",
+    )
+    .and(predicate::str::contains("note: transformer is not of gru's size: "));
+    plan(&matched).assert().success().stderr(notes);
+    let json = plan(&matched).arg("--json").output().unwrap();
+    let json: Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["notes"].as_array().map(Vec::len), Some(2), "{json}");
+
+    let one = SMALL
+        .replace(r#"["adding", "japanese_vowels"]"#, r#"["adding"]"#)
+        .replace(r#"["gru", "transformer"]"#, r#"["gru"]"#)
+        .replace("seed = [0, 1]", "seed = [0]")
+        .replace(r#"["quality", "gradient", "throughput"]"#, r#"["quality"]"#);
+    let assert = plan(&one).assert().success().stderr("");
+    assert.stdout(predicate::str::contains("1 trial: 1 missing"));
+}
+
+/// The list of right names is in the message or in the help, not in both.
+#[test]
+fn names_are_listed_once() {
+    for (right, wrong) in [
+        ("eval_examples = 20", "evl_examples = 20"),
+        ("[train]\nsteps", "[train]\nstepz"),
+        ("[throughput]", "[arch.gru]\nrest = \"before\"\n\n[throughput]"),
+    ] {
+        let folder = Folder::new();
+        let assert = folder.run(&SMALL.replace(right, wrong)).code(2);
+        let text = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
+        for name in ["eval_examples", "weight_decay", "bidirectional"] {
+            // `eval_examples` is the nearest name too.
+            let most = if name == "eval_examples" { 2 } else { 1 };
+            assert!(text.matches(name).count() <= most, "{text}");
+        }
+        assert!(text.contains("did you mean"), "{text}");
+    }
+    refused(&SMALL.replace("length = [8]", "length = 8"), &["expected a list"]);
+}
+
+#[test]
 fn excluded_cells_are_not_run() {
     let folder = Folder::new();
     let planned = |text: &str| {
@@ -363,6 +411,13 @@ fn eval_refuses_bad_files() {
 
     let good = vectors().join("lstm.safetensors");
     eval(&good, &out, &["--config", "{\"hidden_size\": 7}"]).code(2);
+    // Long lines are wrapped on output.
+    let wrong = eval(&good, &out, &["--config", "{\"hidden_sise\": 7}"]).code(2);
+    wrong
+        .stderr(predicate::str::contains("no option `hidden_sise`: did you mean"))
+        .stderr(predicate::str::contains("`hidden_size`? The names are: "));
+    let parity = ["parity", "--quick", "--arch", "lstn"];
+    unroll().args(parity).assert().code(2).stderr(predicate::str::contains("did you mean `lstm`?"));
     eval(&good, &out, &["--config", "nonsense"]).code(2).stderr(predicate::str::contains("JSON"));
     eval(&good, &out, &["--device", "tpu"]).code(2).stderr(predicate::str::contains("tpu"));
     eval(&path("none.safetensors"), &out, &[]).code(2);
@@ -396,10 +451,22 @@ fn bench_layer_prints_one_json_object() {
                 assert!(value[key].as_f64() > Some(0.0), "{arch} {mode} {key}: {value}");
             }
             assert!(value["peak_bytes"].as_u64() > Some(0), "{arch} {mode}: {value}");
+            let layers = if arch == "lstm" { 2 } else { 1 };
+            let sizes =
+                [("batch", 2), ("seq_len", 5), ("input", 8), ("hidden", 8), ("layers", layers)];
+            for (key, size) in sizes {
+                assert_eq!(value[key], size, "{arch} {mode} {key}: {value}");
+            }
         }
     }
     unroll().args(["bench", "layer", "--arch", "nothing"]).assert().code(2);
-    unroll().args(["bench", "layer", "--arch", "lstm", "--hidden", "0"]).assert().code(2);
+    let wrong = |extra: &[&str], expected: &str| {
+        let mut command = unroll();
+        command.args(["bench", "layer", "--batch", "2", "--seq-len", "5"]).args(extra);
+        command.assert().code(2).stderr(predicate::str::contains(expected));
+    };
+    wrong(&["--arch", "lstm", "--hidden", "0"], "option `hidden`: must be at least 1");
+    wrong(&["--arch", "encdec", "--hidden", "8"], "`encdec` reads one sequence and writes another");
 }
 
 #[test]
@@ -411,6 +478,18 @@ fn list_names_everything() {
     unroll().args(["list", "lstm"]).assert().success().stdout(
         predicate::str::contains("forget_bias").and(predicate::str::contains("parameters")),
     );
+    let stdout = |arguments: &[&str]| {
+        String::from_utf8(unroll().args(arguments).output().unwrap().stdout).unwrap()
+    };
+    let all = stdout(&["list"]);
+    let begins: Vec<usize> = all
+        .lines()
+        .filter_map(|line| line.strip_prefix("  "))
+        .map(|line| line.len() - line.split_once(' ').unwrap().1.trim_start().len())
+        .collect();
+    assert!(begins.iter().all(|column| *column == begins[0]), "{all}");
+    assert!(stdout(&["list", "adding"]).starts_with("adding problem: "));
+    assert!(stdout(&["list", "lstm"]).starts_with("lstm: long short-term memory"));
     unroll().args(["list", "lstmm"]).assert().code(2).stderr(predicate::str::contains("`lstm`"));
 }
 

@@ -94,3 +94,50 @@ fn hidden_gradients_are_exact_at_every_step() {
         }
     }
 }
+
+/// Expected outputs and gradients may stand beside the weights; weights that the model does not read may not.
+#[test]
+fn weights_that_are_not_read_are_refused() {
+    let path = |name: &str| format!("{}/tests/vectors/{name}", env!("CARGO_MANIFEST_DIR"));
+    let read = |name: &str| TensorFile::read(path(name).as_ref()).unwrap();
+    let eval = |file: &TensorFile, config: serde_json::Value| {
+        let request = EvalRequest {
+            arch: config["arch"].as_str().unwrap().to_owned(),
+            config: config.as_object().cloned(),
+            dtype: DType::F32,
+            device: Device::Cpu,
+            form: Form::Auto,
+            grad: false,
+            probe_last: false,
+        };
+        run(&request, file, file)
+    };
+    let refused = |file: &TensorFile, config, expected: &str| {
+        let text = eval(file, config).unwrap_err().to_string();
+        assert!(text.contains(expected), "{text}");
+    };
+    let config = |text: &str| -> serde_json::Value { serde_json::from_str(text).unwrap() };
+
+    let relu = r#"{"arch": "rnn", "input_size": 4, "hidden_size": 8, "nonlinearity": "relu""#;
+    let mut two = read("rnn_relu_l2.safetensors");
+    eval(&two, config(&format!("{relu}, \"num_layers\": 2}}"))).unwrap();
+    two.tensors.remove("h0");
+    refused(
+        &two,
+        config(&format!("{relu}}}")),
+        "has no `bias_hh_l1`, `bias_ih_l1`, `weight_hh_l1`",
+    );
+
+    let gru = r#"{"arch": "gru", "input_size": 5, "hidden_size": 6"#;
+    let mut one = read("gru.safetensors");
+    refused(&one, config(&format!("{gru}, \"bias\": false}}")), "has no `bias_hh_l0`");
+    one.tensors.insert("weight_grad".into(), one.tensors["x"].clone());
+    one.tensors.insert("fc.weight".into(), one.tensors["x"].clone());
+    eval(&one, config(&format!("{gru}}}"))).unwrap();
+    let prefixed = one.tensors.iter().map(|(name, tensor)| {
+        let prefix = if name.contains("_l0") { "rnn." } else { "" };
+        (format!("{prefix}{name}"), tensor.clone())
+    });
+    let prefixed = TensorFile { tensors: prefixed.collect(), ..TensorFile::default() };
+    refused(&prefixed, config(&format!("{gru}}}")), "take away the prefix `rnn.`");
+}

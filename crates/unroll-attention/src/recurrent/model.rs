@@ -297,7 +297,7 @@ impl SequenceModel for RecurrentAttention {
         if args.form == Form::Unrolled {
             return unroll_steps(self, args);
         }
-        let (_, seq_len, _) = args.dims(self.config.input_size)?;
+        let (_, seq_len, _) = args.checked(self.config.input_size, &self.parameters)?;
         let (dtype, device) = (self.dtype(), self.device());
         let base = self.base_forward(args)?;
         let read = self.read(&base.output, args)?;
@@ -330,7 +330,7 @@ impl SequenceModel for RecurrentAttention {
         if args.form == Form::Unrolled || drops {
             return last_step(&self.forward(args)?.output, args.lengths);
         }
-        args.dims(self.config.input_size)?;
+        args.checked(self.config.input_size, &self.parameters)?;
         // Nobody would see the gates.
         let args = &ForwardArgs { gates: false, ..*args };
         let states = self.base_forward(args)?.output;

@@ -5,7 +5,7 @@ use std::path::Path;
 use candle_core::{DType, Var};
 use serde_json::{Value, json};
 use unroll_core::ForwardArgs;
-use unroll_core::weights::{TensorFile, import};
+use unroll_core::weights::{TensorFile, import_beside};
 
 use crate::common::{Case, assert_close, gradient, gradients, lengths};
 
@@ -20,7 +20,7 @@ fn check(name: &str) {
         "causal": config["causal"],
     });
     let model = Case::new("mha", options).build();
-    import(model.parameters(), &file).unwrap();
+    import_beside(model.parameters(), &file, |_| true).unwrap();
     let x = Var::from_tensor(file.get("x").unwrap()).unwrap();
     let lengths = file.get("lengths").ok().map(|tensor| {
         let values: Vec<i64> = tensor.to_dtype(DType::I64).unwrap().to_vec1().unwrap();

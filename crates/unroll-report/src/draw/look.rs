@@ -178,6 +178,7 @@ mod tests {
             hidden_sizes: vec![],
             num_layers: vec![],
             parameters: vec![],
+            forms: vec![],
         }
     }
 

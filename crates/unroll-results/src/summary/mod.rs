@@ -20,7 +20,7 @@ pub(crate) use horizon::initial_input;
 pub use horizon::{Agreement, HorizonGroup, HorizonPoint};
 pub use inside::{AlignmentGroup, AttentionGroup, GateGroup};
 pub use quality::{LengthGroup, MetricGroup, QualityGroup, SeedValue, Verdict};
-pub use setting::{Failure, SeriesInfo, Setting};
+pub use setting::{Failure, KindSetting, SeriesInfo, Setting};
 pub use throughput::ThroughputGroup;
 
 use crate::record::{TrialKind, TrialRecord};

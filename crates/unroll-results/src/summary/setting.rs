@@ -1,7 +1,7 @@
 //! What was run: the part of a report before its numbers.
 
 use super::{Index, distinct};
-use crate::record::Status;
+use crate::record::{Status, TrialKind};
 
 /// What was run, each as the different values in the records.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +30,19 @@ pub struct Setting {
     pub forms: Vec<String>,
     /// Sequences per batch, ascending.
     pub batch_sizes: Vec<usize>,
+    /// What differs between the kinds of trials, for each kind that there is.
+    pub kinds: Vec<KindSetting>,
+}
+
+/// What the trials of one kind have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KindSetting {
+    /// What they measure.
+    pub kind: TrialKind,
+    /// Number types.
+    pub dtypes: Vec<String>,
+    /// Sequences per batch, ascending.
+    pub batch_sizes: Vec<usize>,
 }
 
 /// A series of plots and tables.
@@ -47,6 +60,8 @@ pub struct SeriesInfo {
     pub num_layers: Vec<usize>,
     /// Trainable parameters, ascending: they can differ between tasks and lengths.
     pub parameters: Vec<u64>,
+    /// Forms that ran.
+    pub forms: Vec<String>,
 }
 
 /// A trial that diverged or failed.
@@ -68,6 +83,14 @@ pub struct Failure {
 
 pub(super) fn setting(index: &Index<'_>) -> Setting {
     let records = index.records;
+    let of_kind = |kind| {
+        let cells = || records.iter().filter(|r| r.kind == kind).map(|record| &record.cell);
+        KindSetting {
+            kind,
+            dtypes: distinct(cells().map(|cell| cell.dtype.clone())),
+            batch_sizes: ascending(cells().map(|cell| cell.batch_size)),
+        }
+    };
     let count = |name| records.iter().filter(|record| record.status.name() == name).count();
     Setting {
         trials: records.len(),
@@ -82,6 +105,10 @@ pub(super) fn setting(index: &Index<'_>) -> Setting {
         precisions: distinct(records.iter().map(|record| record.cell.precision.clone())),
         forms: distinct(records.iter().map(|record| record.cell.form.clone())),
         batch_sizes: ascending(records.iter().map(|record| record.cell.batch_size)),
+        kinds: ascending(records.iter().map(|record| record.kind))
+            .into_iter()
+            .map(of_kind)
+            .collect(),
     }
 }
 
@@ -108,6 +135,7 @@ pub(super) fn series(index: &Index<'_>) -> Vec<SeriesInfo> {
         parameters: ascending(
             of(number).filter_map(|record| record.cost.as_ref().map(|cost| cost.parameters)),
         ),
+        forms: distinct(of(number).map(|record| record.cell.form.clone())),
     };
     index.series.iter().enumerate().map(info).collect()
 }

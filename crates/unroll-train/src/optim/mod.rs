@@ -367,7 +367,8 @@ fn find<'a>(saved: &'a OptimizerState, parameter: &Parameter, slot: &str) -> Res
     let name = format!("{}.{slot}", parameter.name);
     let Some(tensor) = saved.tensors.get(&name) else {
         let available = saved.tensors.keys().cloned().collect();
-        return Err(ModelError::MissingTensor { name, available }.into());
+        let place = "the optimiser's state";
+        return Err(ModelError::MissingTensor { name, place, available }.into());
     };
     let dtype = unroll_core::ops::summing_type(parameter.var.dtype());
     if tensor.dims() != parameter.var.dims() || tensor.dtype() != dtype {

@@ -140,7 +140,7 @@ mod tests {
             for mode in ["train", "infer"] {
                 assert!(
                     full.case.iter().any(|case| case.arch == name && case.mode == mode),
-                    "{name}"
+                    "benches/full.toml has no case with arch = \"{name}\" and mode = \"{mode}\": add one"
                 );
             }
         }

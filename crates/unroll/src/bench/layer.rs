@@ -55,7 +55,9 @@ const CANDLE: [&str; 2] = ["candle_gru", "candle_lstm"];
 /// # Errors
 /// When the layer cannot be built or run with these sizes.
 pub fn layer(request: &LayerRequest) -> unroll_probe::Result<LayerTiming> {
-    for (name, value) in [("batch", request.batch), ("seq-len", request.seq_len)] {
+    for (name, value) in
+        [("batch", request.batch), ("seq-len", request.seq_len), ("hidden", request.hidden)]
+    {
         unroll_core::architecture::require_positive(name, value)?;
     }
     let options = match request.iterations {

@@ -7,7 +7,7 @@ use candle_core::Device;
 use clap::Parser;
 use miette::{IntoDiagnostic, miette};
 use serde_json::{Value, json};
-use unroll_core::Form;
+use unroll_core::{Architecture, Form};
 use unroll_kernels::gpu;
 use unroll_results::ab::Criteria;
 use unroll_results::files;
@@ -20,7 +20,7 @@ use crate::cli::{
     AbArgs, BenchArgs, BenchCommand, Cli, Command, CountsArgs, LayerArgs, ModeArg, ProfileArg,
 };
 use crate::experiment::Precision;
-use crate::{bench, device, environment, exit};
+use crate::{bench, device, environment, exit, registry};
 
 use super::{Failure, OrExit, Outcome, into_report, print, print_json, thread_pool};
 
@@ -96,6 +96,11 @@ fn time_layer(args: &LayerArgs, devices: &mut Devices) -> Result<Value, Failure>
     let gpu = environment::gpu_name(&args.device);
     for (key, field) in [
         ("arch", json!(args.arch)),
+        ("batch", json!(args.batch)),
+        ("seq_len", json!(args.seq_len)),
+        ("input", json!(request.input)),
+        ("hidden", json!(args.hidden)),
+        ("layers", json!(args.layers.unwrap_or_else(|| default_layers(&args.arch)))),
         ("mode", json!(if request.train { "train" } else { "infer" })),
         ("threads", json!(threads)),
         ("dtype", json!(dtype.as_str())),
@@ -114,6 +119,13 @@ fn time_layer(args: &LayerArgs, devices: &mut Devices) -> Result<Value, Failure>
         value["recurrent_ways"] = json!(ways);
     }
     Ok(value)
+}
+
+/// Layers of an architecture that was not told how many.
+fn default_layers(arch: &str) -> usize {
+    let options = registry::find(arch).map(Architecture::options).unwrap_or_default();
+    let given = options.iter().find(|(doc, _)| doc.name == "num_layers");
+    given.and_then(|(_, value)| value.as_u64()).map_or(1, |layers| layers as usize)
 }
 
 /// What tuning found of a recurrent layer.

@@ -180,6 +180,7 @@ pub(super) fn plan(args: &PlanArgs) -> Outcome {
         let skipped = skipped_json(&plan)?;
         print_json(&json!({
             "experiment": name, "manifest": manifest, "trials": trials, "skipped": skipped,
+            "notes": plan.notes,
         }))?;
         return Ok(exit::OK);
     }
@@ -213,5 +214,6 @@ pub(super) fn counts(states: &[State]) -> String {
         .filter(|(count, _)| *count > 0)
         .map(|(count, state)| format!("{count} {}", state.name()))
         .collect();
-    format!("{} trials: {}", states.len(), counted.join(", "))
+    let trials = if states.len() == 1 { "trial" } else { "trials" };
+    format!("{} {trials}: {}", states.len(), counted.join(", "))
 }

@@ -142,6 +142,9 @@ pub struct Plan {
     pub trials: Vec<Trial>,
     /// Cells of the sweep that cannot run, because their data are not there.
     pub skipped: Vec<Skipped>,
+    /// What is run otherwise than the file reads, and which architectures are not of equal size: a sentence
+    /// each, without its full stop.
+    pub notes: Vec<String>,
 }
 
 /// What makes planning fail.

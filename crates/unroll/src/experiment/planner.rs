@@ -1,6 +1,7 @@
 //! Expands an experiment into trials, and tells where a wrong setting was given.
 
 mod checks;
+mod notes;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -50,6 +51,7 @@ pub(super) struct Planner {
     base: Map<String, Value>,
     tasks: HashMap<String, Arc<dyn Task>>,
     hashes: HashMap<&'static str, String>,
+    notes: notes::Notes,
 }
 
 fn path(parts: &[&str]) -> Vec<String> {
@@ -75,7 +77,8 @@ impl Planner {
     pub(super) fn new(document: Document) -> Result<Self> {
         let experiment: Experiment = document.deserialize(document.tree())?;
         let base = document.tree().clone();
-        Ok(Self { document, experiment, base, tasks: HashMap::new(), hashes: HashMap::new() })
+        let (tasks, hashes) = (HashMap::new(), HashMap::new());
+        Ok(Self { document, experiment, base, tasks, hashes, notes: notes::Notes::default() })
     }
 
     pub(super) fn plan(mut self) -> Result<Plan> {
@@ -112,7 +115,8 @@ impl Planner {
             return Err(self.document.error(&path(&["exclude"]), message));
         }
         let text = self.document.text().to_owned();
-        Ok(Plan { experiment: self.experiment, text, trials, skipped })
+        let notes = self.notes.sentences();
+        Ok(Plan { experiment: self.experiment, text, trials, skipped, notes })
     }
 
     /// All combinations of the axes: tasks outermost, then lengths, further axes, architectures and
@@ -240,6 +244,13 @@ impl Planner {
         let task_options =
             (entry.resolve)(&given).map_err(|error| self.task_error(&error, entry))?;
         let (length, fixed) = self.length(entry, &task_options, assignment)?;
+        let called = match task_options.get(NAMED_SET).and_then(Value::as_str) {
+            Some(set) => format!("{task_name} {set}"),
+            None => task_name.clone(),
+        };
+        if let (true, Some(given)) = (fixed, self.number("length", assignment)?) {
+            self.notes.length(&called, length, given);
+        }
         let task = self.task(entry, length, &task_options, assignment)?;
         self.goes_together(kind, architecture, task.as_ref())?;
 
@@ -263,11 +274,11 @@ impl Planner {
         let cost = |architecture: &dyn Architecture, options: &Map<String, Value>| {
             unroll_train::model_cost(architecture, options, task.as_ref(), batch_size)
         };
-        let matched = (|| -> unroll_core::Result<Map<String, Value>> {
-            let by = settings.matching.by;
+        let by = settings.matching.by;
+        let matched = (|| -> unroll_core::Result<_> {
             let reference = &settings.matching.reference;
             if by == MatchBy::HiddenSize || *reference == arch {
-                return resolve(architecture, None);
+                return Ok((resolve(architecture, None)?, None));
             }
             let reference = registry::find(reference).ok_or_else(|| {
                 unroll_core::Error::option("reference", format!("no architecture `{reference}`"))
@@ -277,12 +288,22 @@ impl Planner {
                 let options = resolve(architecture, Some(size))?;
                 Ok(matching::measure(by, &cost(architecture, &options)?))
             })?;
-            resolve(architecture, Some(size))
+            Ok((resolve(architecture, Some(size))?, Some(target)))
         })();
-        let options = matched.map_err(|error| self.model_error(&error, architecture))?;
+        let (options, target) = matched.map_err(|error| self.model_error(&error, architecture))?;
         self.may_learn(architecture, &options, task.as_ref())?;
         let cost = unroll_train::model_cost(architecture, &options, task.as_ref(), batch_size)
             .map_err(|error| self.model_error(&error, architecture))?;
+        if let Some(target) = target {
+            let reference = &settings.matching.reference;
+            self.notes.matched(
+                &arch,
+                &called,
+                by,
+                matching::measure(by, &cost),
+                (reference, target),
+            );
+        }
         let number = |key: &str| options.get(key).and_then(Value::as_u64).unwrap_or(1) as usize;
         let (hidden, layers) = (number("hidden_size"), number("num_layers"));
 
@@ -292,10 +313,7 @@ impl Planner {
             architecture: arch.clone(),
             family: architecture.family().name().into(),
             series,
-            task: match task_options.get(NAMED_SET).and_then(Value::as_str) {
-                Some(set) => format!("{task_name} {set}"),
-                None => task_name.clone(),
-            },
+            task: called,
             length,
             seed,
             device: device.clone(),
@@ -437,8 +455,11 @@ impl Planner {
                 "`{arch}` sees the steps ahead, where the answers of `{task_name}` stand: take `causal = true`, or no bidirectional layers"
             )
         } else if task.carries_state() && architecture.family() != Family::Recurrent {
+            let recurrent = registry::architectures().filter(|a| a.family() == Family::Recurrent);
+            let names: Vec<&str> = recurrent.map(Architecture::name).collect();
             format!(
-                "`{arch}` has a state that grows with each step: it cannot carry it from window to window of `{task_name}`. Take rnn, gru or lstm, or task.{task_name}.state = \"fresh\""
+                "`{arch}` has a state that grows with each step: it cannot carry it from window to window of `{task_name}`. Take one of {}, or task.{task_name}.state = \"fresh\"",
+                names.join(", ")
             )
         } else {
             return Ok(());
@@ -504,13 +525,13 @@ impl Planner {
             .map(|parts| self.origin(parts))
             .find(|at| self.document.gives(at))
             .unwrap_or_else(|| path(&["axes", "arch"]));
-        let message = format!("{name}: {error}");
         match names {
             Some(names) => {
+                let message = format!("{name} has no option `{option}`");
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
                 self.document.error_with_names(&at, &message, option, &names)
             }
-            None => self.document.error(&at, message),
+            None => self.document.error(&at, format!("{name}: {error}")),
         }
     }
 
@@ -532,13 +553,13 @@ impl Planner {
                 _ => path(&["axes", "task"]),
             };
         }
-        let message = format!("{}: {error}", entry.name);
         match names {
             Some(names) => {
+                let message = format!("{} has no option `{option}`", entry.name);
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
                 self.document.error_with_names(&at, &message, option, &names).into()
             }
-            None => self.document.error(&at, message).into(),
+            None => self.document.error(&at, format!("{}: {error}", entry.name)).into(),
         }
     }
 

@@ -203,7 +203,9 @@ impl Document {
                     serde_path_to_error::Segment::Unknown => None,
                 })
                 .collect();
-            let message = error.inner().to_string();
+            // TOML's word for what serde calls a sequence.
+            let message =
+                error.inner().to_string().replace("expected a sequence", "expected a list");
             self.error(&path, message)
         })
     }
@@ -313,19 +315,24 @@ fn merge(under: &mut Map<String, Value>, over: Map<String, Value>) {
 
 /// The nearest of some names, and all of them.
 pub fn help_with_names(given: &str, names: &[&str]) -> String {
-    let nearest = names
-        .iter()
-        .map(|name| (strsim::normalized_damerau_levenshtein(given, name), *name))
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .filter(|(similarity, _)| *similarity >= 0.5);
     let all = names.join(", ");
-    match nearest {
-        Some((_, name)) => format!("did you mean `{name}`? The names are: {all}"),
+    match nearest_name(given, names) {
+        Some(name) => format!("did you mean `{name}`? The names are: {all}"),
         None => format!("the names are: {all}"),
     }
 }
 
-/// From serde's "unknown field `x`, expected one of `a`, `b`" to help.
+/// The one of some names that is like the given one, if there is one.
+pub fn nearest_name<'a>(given: &str, names: &[&'a str]) -> Option<&'a str> {
+    names
+        .iter()
+        .map(|name| (strsim::normalized_damerau_levenshtein(given, name), *name))
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .filter(|(similarity, _)| *similarity >= 0.5)
+        .map(|(_, name)| name)
+}
+
+/// From serde's "unknown field `x`, expected one of `a`, `b`" to help. The message has all names already.
 fn suggestion(message: &str) -> Option<String> {
     let (given, expected) = message.split_once("expected")?;
     let between = |text: &'_ str| -> Vec<String> {
@@ -334,7 +341,7 @@ fn suggestion(message: &str) -> Option<String> {
     let given = between(given).pop()?;
     let names = between(expected);
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    (!names.is_empty()).then(|| help_with_names(&given, &names))
+    nearest_name(&given, &names).map(|name| format!("did you mean `{name}`?"))
 }
 
 /// `a.b.c` to its parts. A key in an axis or override may name a setting by its dotted path.

@@ -90,6 +90,10 @@ pub enum Fetched {
 /// # Errors
 /// [`FetchError::Unknown`]; [`FetchError::Package`] when no set comes from the file.
 pub fn wanted(names: &[String], from: Option<&Path>) -> Result<Vec<&'static DataSet>> {
+    if let Some(from) = from {
+        // Said once, not for each set.
+        fs::metadata(from).map_err(FetchError::io(from))?;
+    }
     if names.is_empty() {
         let file = from.filter(|from| from.is_file());
         let of_file = |set: &&DataSet| file.is_none_or(|file| archive::is_of(file, set.source));

@@ -288,7 +288,7 @@ impl Case {
 
     fn pair_vectors(&self, place: &Place, file: &TensorFile) -> Result<Computed> {
         let model = self.architecture.build_pair(&self.options, &self.context(place))?;
-        weights::import(model.parameters(), file)?;
+        weights::import_beside(model.parameters(), file, |_| true)?;
         let input = |name: &str| Ok::<_, Error>(Var::from_tensor(&put(file.get(name)?, place)?)?);
         let (source, target) = (input("source")?, input("target")?);
         let lengths = |name: &str, of: &Var| -> Result<Lengths> {

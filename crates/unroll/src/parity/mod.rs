@@ -22,6 +22,7 @@ use unroll_kernels::gpu;
 use self::case::{Case, Computed, Extent, Place, Work};
 use self::variants::{SMALL, Sizes};
 use crate::experiment::Precision;
+use crate::experiment::plan::nearest;
 use crate::registry;
 
 /// How numbers are rounded in a comparison.
@@ -212,8 +213,8 @@ pub fn run(
 ) -> Result<Report> {
     for name in &request.architectures {
         if registry::find(name).is_none() {
-            let names = registry::all_names().join(", ");
-            let message = format!("`{name}` is not an architecture; there are: {names}");
+            let help = nearest(name, &registry::all_names());
+            let message = format!("there is no architecture `{name}`: {help}");
             return Err(Error::option("arch", message));
         }
     }

@@ -1,0 +1,109 @@
+//! What a plan does otherwise than its file reads, and how well its architectures are matched.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::experiment::MatchBy;
+
+/// A difference to the reference beyond this share is said: comparisons then favour the larger one.
+const FAR: f64 = 0.05;
+
+/// Remarks gathered over all cells, each said once.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    /// By task: its only length, and those that were asked for.
+    lengths: BTreeMap<String, (usize, BTreeSet<u64>)>,
+    /// By architecture: the match that is farthest off.
+    matches: BTreeMap<String, Match>,
+}
+
+#[derive(Debug)]
+struct Match {
+    task: String,
+    by: MatchBy,
+    has: u64,
+    reference: String,
+    wanted: u64,
+}
+
+impl Match {
+    /// How far off, as a share of what was wanted; negative when smaller.
+    fn deviation(&self) -> f64 {
+        (self.has as f64 - self.wanted as f64) / self.wanted.max(1) as f64
+    }
+}
+
+impl Notes {
+    /// A task of one length only was asked for this one.
+    pub(super) fn length(&mut self, task: &str, only: usize, given: u64) {
+        let (_, asked) = self.lengths.entry(task.to_owned()).or_insert((only, BTreeSet::new()));
+        asked.insert(given);
+    }
+
+    /// What an architecture has of what is held equal, beside what the reference has.
+    pub(super) fn matched(
+        &mut self,
+        arch: &str,
+        task: &str,
+        by: MatchBy,
+        has: u64,
+        (reference, wanted): (&str, u64),
+    ) {
+        let new = Match { task: task.to_owned(), by, has, reference: reference.to_owned(), wanted };
+        let known = self.matches.get(arch);
+        if known.is_none_or(|known| known.deviation().abs() < new.deviation().abs()) {
+            self.matches.insert(arch.to_owned(), new);
+        }
+    }
+
+    /// One sentence for each task whose length is replaced and each architecture that is matched badly.
+    pub(super) fn sentences(&self) -> Vec<String> {
+        let replaced = self.lengths.iter().filter_map(|(task, (only, asked))| {
+            let others: Vec<String> = asked
+                .iter()
+                .filter(|&&length| length != *only as u64)
+                .map(ToString::to_string)
+                .collect();
+            (!others.is_empty()).then(|| {
+                let others = others.join(", ");
+                format!("{task} has one length alone: it runs at {only} steps, not at {others}")
+            })
+        });
+        let matched = self.matches.iter().filter(|(_, one)| one.deviation().abs() > FAR);
+        let matched = matched.map(|(arch, one)| {
+            let (has, wanted, reference, task) = (one.has, one.wanted, &one.reference, &one.task);
+            format!(
+                "{arch} is not of {reference}'s size: {has} {} instead of {wanted} ({:+.0} %) on \
+                 {task}. No hidden size that it can have comes nearer",
+                one.by.name(),
+                one.deviation() * 100.0
+            )
+        });
+        replaced.chain(matched).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_differs_is_said() {
+        let mut notes = Notes::default();
+        for length in [50, 64, 100] {
+            notes.length("digits", 64, length);
+        }
+        notes.length("japanese_vowels", 29, 29);
+        notes.matched("gru", "adding", MatchBy::Parameters, 1040, ("lstm", 1000));
+        notes.matched("transformer", "adding", MatchBy::Parameters, 4400, ("lstm", 4641));
+        notes.matched("transformer", "copy", MatchBy::Parameters, 3841, ("lstm", 4641));
+        notes.matched("transformer", "parity", MatchBy::Parameters, 4641, ("lstm", 4641));
+        assert_eq!(
+            notes.sentences(),
+            [
+                "digits has one length alone: it runs at 64 steps, not at 50, 100",
+                "transformer is not of lstm's size: 3841 parameters instead of 4641 (-17 %) on copy. \
+                 No hidden size that it can have comes nearer",
+            ]
+        );
+    }
+}
