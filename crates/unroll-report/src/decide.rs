@@ -255,9 +255,10 @@ pub(crate) fn overall(decisions: &Decisions) -> Option<Section> {
         overall.skill_cells
     ));
     if seeds < SEEDS_FOR_INTERVALS {
+        let runs =
+            if seeds == 1 { "one seed has".to_owned() } else { format!("{seeds} seeds have") };
         section.words(format!(
-            "Intervals are hidden: {seeds} seeds have too few different resamples ({SEEDS_FOR_INTERVALS} \
-             are needed)."
+            "Intervals are hidden: {runs} too few different resamples ({SEEDS_FOR_INTERVALS} are needed)."
         ));
     }
     section.table("Series over all tasks and lengths", overall_rows(overall));

@@ -26,7 +26,22 @@ pub fn summary_table(summary: &Summary) -> String {
 /// training: half-life of the exponential law, horizon, reach, and the law that fits better. Empty
 /// when no trial measured gradients.
 pub fn gradient_table(summary: &Summary) -> String {
-    by_task(summary, |task| format!("{task}: gradient decay"), rows::decay)
+    by_task(summary, |task| format!("{task}: gradient decay"), medians)
+}
+
+/// Without the ranges over seeds, for which a terminal has no room: the report has them.
+fn medians(summary: &Summary, task: &str) -> Rows {
+    let mut rows = rows::decay(summary, task);
+    for (column, title) in rows.titles.iter().enumerate() {
+        if ["1 % at", "99 % within"].contains(title) {
+            for row in &mut rows.rows {
+                if let Some((median, _)) = row[column].split_once(" [") {
+                    row[column] = median.to_owned();
+                }
+            }
+        }
+    }
+    rows
 }
 
 /// Times and memory, one table for each task, one row for each series, phase and length. Empty when

@@ -170,7 +170,7 @@ fn a_fitted_reference_is_no_chance_level() {
     let mut records = runs("gru", 50, &[0.05, 0.06, 0.055]);
     for record in &mut records {
         let quality = record.quality.as_mut().unwrap();
-        quality.baselines.push(crate::record::BaselineValue {
+        quality.baselines.push(BaselineValue {
             name: "ridge regression".into(),
             value: 0.02,
             fitted: true,
