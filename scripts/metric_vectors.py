@@ -113,6 +113,10 @@ def main():
     corpora.append((["nothing like it here"], ["the cat sat"]))
     corpora.append(([""], ["the cat sat"]))
     corpora.append((SENTENCES, SENTENCES))
+    # References with fewer characters than chrF's longest n-gram.
+    corpora.append((["\u00aby 1,000", "s\u00ed"], ["1,000", "&amp; x\u0085y x\u0085y"]))
+    corpora.append((["a very long answer", "the cat sat"], ["no", "the cat sat here"]))
+    corpora.append((["yes indeed", "sometimes"], ["yes", "no"]))
     scores = []
     for hypotheses, references in corpora:
         scores.append({

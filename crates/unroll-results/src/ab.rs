@@ -152,6 +152,11 @@ pub fn verdict(evidence: &Evidence, criteria: &Criteria) -> Verdict {
         if change.value <= -least && adjusted.high < 0.0 && change.high < control.low {
             return Verdict::Faster;
         }
+        // A change that would be news, and that chance does not explain, is not "the same" because the
+        // control is too unsteady to stand clear of.
+        if change.value.abs() >= least {
+            return Verdict::Inconclusive;
+        }
     }
     let within =
         |change: &Change| change.low > -criteria.same_within && change.high < criteria.same_within;
@@ -303,6 +308,21 @@ mod tests {
         let found = evidence(&[blocks.clone()], &Criteria::default())[0].unwrap();
         assert!(found.control.high > 0.03, "{found:?}");
         assert_eq!(verdict_of(blocks), Verdict::Same);
+    }
+
+    #[test]
+    fn a_significant_change_beside_an_unsteady_control_is_not_the_same() {
+        for (effect, seed) in [(0.02, 11), (-0.02, 12)] {
+            let mut blocks = blocks(10, effect, 0.0, 0.001, seed);
+            for (place, block) in blocks.iter_mut().enumerate() {
+                block.control = [if place % 2 == 0 { 1.06 } else { 0.945 }; 2];
+            }
+            let criteria = Criteria::default();
+            let found = evidence(&[blocks.clone()], &criteria)[0].unwrap();
+            assert!(found.p_adjusted < criteria.alpha, "{found:?}");
+            assert!(found.change.low.abs().max(found.change.high.abs()) < 0.03, "{found:?}");
+            assert_eq!(verdict_of(blocks), Verdict::Inconclusive);
+        }
     }
 
     #[test]

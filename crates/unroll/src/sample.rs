@@ -119,6 +119,23 @@ impl Writer {
         &self.trial.id
     }
 
+    /// Checks a request, before anything of it is shown.
+    ///
+    /// # Errors
+    /// When a setting is wrong or the prompt has characters that the model does not know.
+    pub fn check(&self, request: &Request<'_>) -> miette::Result<()> {
+        self.writing()?.encode(request.prompt).map_err(plain).wrap_err("--prompt")?;
+        self.sampling(request).validate().map_err(plain)
+    }
+
+    fn sampling(&self, request: &Request<'_>) -> Sampling {
+        Sampling {
+            temperature: request.temperature,
+            top_p: request.top_p,
+            context: request.context.unwrap_or_else(|| self.task.seq_len()),
+        }
+    }
+
     /// Writes on from the prompt; `each` is told every piece of text at once.
     ///
     /// # Errors
@@ -131,11 +148,7 @@ impl Writer {
     ) -> miette::Result<String> {
         let writing = self.writing()?;
         let prompt = writing.encode(request.prompt).map_err(plain).wrap_err("--prompt")?;
-        let sampling = Sampling {
-            temperature: request.temperature,
-            top_p: request.top_p,
-            context: request.context.unwrap_or_else(|| self.task.seq_len()),
-        };
+        let sampling = self.sampling(request);
         let stream = Stream::new(seed, format!("sample/{number}"));
         let mut tokens = Vec::new();
         let mut told = 0;

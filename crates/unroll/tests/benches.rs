@@ -182,6 +182,116 @@ fn programs_that_cannot_be_compared_are_named() {
         .stderr(predicate::str::contains("no case"));
 }
 
+/// A pull request that adds an architecture: the base does not know its cases.
+#[test]
+fn cases_that_the_base_does_not_know_are_new() {
+    let dir = tempfile::tempdir().unwrap();
+    let time = r#"echo '{"min_s": 0.001, "median_s": 0.002}'"#;
+    let knows_gru = format!(
+        "case \"$*\" in *gru*) {time};; *) echo no architecture called mha >&2; exit 2;; esac"
+    );
+    let old = program(dir.path(), "old", &knows_gru);
+    let new = program(dir.path(), "new", time);
+    let markdown = dir.path().join("comment.md");
+    let compare = |base: &Path, candidate: &Path, filter: &str| {
+        unroll()
+            .args(["bench", "ab"])
+            .args([base, candidate])
+            .args(["--blocks", "3", "--json", "--filter", filter, "--cases"])
+            .arg(cases(dir.path()))
+            .arg("--markdown")
+            .arg(&markdown)
+            .assert()
+    };
+    let output = compare(&old, &new, "").code(0).get_output().stdout.clone();
+    let verdict: Value = serde_json::from_slice(&output).unwrap();
+    let errors: Vec<String> = schema().iter_errors(&verdict).map(|e| e.to_string()).collect();
+    assert!(errors.is_empty(), "{errors:?}");
+    assert_eq!(verdict["cases"][0]["verdict"], "same");
+    assert_eq!(verdict["new"][0]["id"], "infer/mha/B1-T4-H8");
+    let text = std::fs::read_to_string(&markdown).unwrap();
+    assert!(text.contains("new: no architecture called mha"), "{text}");
+    // Nothing is compared.
+    compare(&old, &new, "mha").code(4);
+    // What the candidate no longer runs is an error, and so is a base that breaks.
+    compare(&new, &old, "").code(1).stderr(predicate::str::contains("no architecture called mha"));
+    let broken = program(dir.path(), "broken", "echo out of order >&2; exit 9");
+    compare(&broken, &new, "").code(1).stderr(predicate::str::contains("out of order"));
+}
+
+#[test]
+fn numbers_that_are_none_are_refused() {
+    for options in [
+        &["ab", "a", "b", "--least-effect", "nan"][..],
+        &["ab", "a", "b", "--same-within", "inf"],
+        &["ab", "a", "b", "--least-effect=-1"],
+        &["counts", "a", "--tolerance", "inf"],
+    ] {
+        unroll()
+            .arg("bench")
+            .args(options)
+            .assert()
+            .code(2)
+            .stderr(predicate::str::contains("a percentage is a number"));
+    }
+}
+
+/// Runs git in a folder, as somebody.
+fn git(dir: &Path, arguments: &[&str]) {
+    let status = std::process::Command::new("git")
+        .current_dir(dir)
+        .args(["-c", "user.name=somebody", "-c", "user.email=somebody@localhost"])
+        .args(arguments)
+        .status()
+        .unwrap();
+    assert!(status.success(), "{arguments:?}");
+}
+
+/// A cache that was brought back from elsewhere holds sources that git does not know.
+#[test]
+fn revisions_are_built_in_a_cache_that_was_moved() {
+    let dir = tempfile::tempdir().unwrap();
+    let repository = dir.path().join("repository");
+    std::fs::create_dir(&repository).unwrap();
+    let kept = repository.join("kept.txt");
+    std::fs::write(&kept, "first").unwrap();
+    git(&repository, &["init", "--quiet"]);
+    git(&repository, &["add", "."]);
+    git(&repository, &["commit", "--quiet", "-m", "first"]);
+    // In place of a compiler: it gives a program that answers.
+    let time = r#"echo "{\"min_s\": 0.001}""#;
+    let build = format!(
+        "mkdir -p $CARGO_TARGET_DIR/release; printf '#!/bin/sh\n%s\n' '{time}' \
+         > $CARGO_TARGET_DIR/release/unroll; chmod +x $CARGO_TARGET_DIR/release/unroll"
+    );
+    let cargo = program(dir.path(), "cargo", &build);
+    let compare = |cargo: &Path| {
+        unroll()
+            .current_dir(&repository)
+            .env("CARGO", cargo)
+            .args(["bench", "ab", "git:HEAD", "git:HEAD", "--blocks", "3", "--cases"])
+            .arg(cases(dir.path()))
+            .assert()
+    };
+    let cache = repository.join("target/ab");
+    let forget = || std::fs::remove_dir_all(cache.join("bin")).unwrap();
+    compare(&cargo).code(0);
+    forget();
+    // As a fresh clone with a cached `target` has it.
+    std::fs::remove_dir_all(repository.join(".git/worktrees")).unwrap();
+    compare(&cargo).code(0);
+    forget();
+    // A plain folder within the repository is not taken for a worktree: that would overwrite changes.
+    std::fs::remove_file(cache.join("source/.git")).unwrap();
+    std::fs::write(&kept, "second").unwrap();
+    compare(&cargo).code(0).stderr(predicate::str::contains("not committed are left out"));
+    assert_eq!(std::fs::read_to_string(&kept).unwrap(), "second");
+    forget();
+    // What does not compile is no wrong command.
+    let broken = program(dir.path(), "broken", "echo no such type >&2; exit 101");
+    compare(&broken).code(1).stderr(predicate::str::contains("no such type"));
+}
+
 #[test]
 fn instructions_are_held_to_limits() {
     if std::process::Command::new("valgrind").arg("--version").output().is_err() {
@@ -194,6 +304,10 @@ fn instructions_are_held_to_limits() {
         .unwrap();
     let count =
         |options: &[&str]| unroll().args(["bench", "counts"]).arg(&file).args(options).assert();
+    // A case without a limit is held to nothing.
+    count(&[]).code(4).stdout(predicate::str::contains("no limit"));
+    // A program that does nothing is not below the limits.
+    count(&["--program", "/bin/true"]).code(1).stderr(predicate::str::contains("bench layer"));
     count(&["--update"]).success();
     let text = std::fs::read_to_string(&file).unwrap();
     let limit: u64 = text
@@ -210,7 +324,12 @@ fn instructions_are_held_to_limits() {
     // A limit that is too low by 10 %.
     let lower = text.replace(&limit.to_string(), &(limit * 9 / 10).to_string());
     std::fs::write(&file, lower).unwrap();
-    count(&[]).code(3).stdout(predicate::str::contains("over the limit"));
+    let markdown = dir.path().join("counts.md");
+    count(&["--markdown", markdown.to_str().unwrap()])
+        .code(3)
+        .stdout(predicate::str::contains("over the limit"));
+    let markdown = std::fs::read_to_string(markdown).unwrap();
+    assert!(markdown.contains("1 of 1 cases over the limit"), "{markdown}");
 }
 
 const GATE: &str = r#"
@@ -256,7 +375,13 @@ fn gates_hold_results_to_what_is_expected() {
     let absent = expect("measure = 'test'\nlength = 7\nat_most = 1");
     gate(&absent).code(4).stdout(predicate::str::contains("no data"));
     gate(&(absent + &expect("measure = 'solved'\nat_least = 1"))).code(3);
-    gate(&expect("measure = 'test'\nexactly = 1.5\non = 'another machine'"))
+    // Bits of another machine are not checked here: alone they are no pass.
+    let elsewhere = expect("measure = 'test'\nexactly = 1.5\non = 'another machine'");
+    gate(&elsewhere)
+        .code(4)
+        .stdout(predicate::str::contains("other machine"))
+        .stdout(predicate::str::contains("Here it would be `on = \""));
+    gate(&(elsewhere + &expect("measure = 'test'\nat_least = 0")))
         .code(0)
         .stdout(predicate::str::contains("other machine"));
     for (text, message) in [
@@ -268,4 +393,42 @@ fn gates_hold_results_to_what_is_expected() {
         gate(&expect(text)).code(2).stderr(predicate::str::contains(message));
     }
     gate("").code(2).stderr(predicate::str::contains("[[expect]]"));
+}
+
+#[test]
+fn a_gate_of_which_cells_were_skipped_is_no_pass() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("gate.toml");
+    let text = GATE
+        .replace("[\"adding\"]", "[\"adding\", \"text_classification\"]")
+        .replace(", \"gradient\"", "");
+    std::fs::write(&file, format!("{text}\n[[expect]]\nmeasure = 'test'\nat_least = 0\n")).unwrap();
+    let markdown = dir.path().join("gate.md");
+    // A folder without fetched data.
+    unroll()
+        .env("UNROLL_DATA", dir.path())
+        .arg("gate")
+        .arg(&file)
+        .arg("--markdown")
+        .arg(&markdown)
+        .assert()
+        .code(4)
+        .stdout(predicate::str::contains("skipped").and(predicate::str::contains("data fetch")));
+    let markdown = std::fs::read_to_string(markdown).unwrap();
+    assert!(markdown.starts_with("### \u{2754} gate: 0 of 1 expectations missed"), "{markdown}");
+    assert!(markdown.contains("skipped"), "{markdown}");
+}
+
+#[test]
+fn seeds_that_diverge_meet_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("gate.toml");
+    let text = GATE
+        .replace(", \"gradient\"", "")
+        .replace("[\"gru\"]", "[\"rnn\"]")
+        .replace("[train]", "[arch.rnn]\nnonlinearity = \"relu\"\n\n[train]\noptimizer = \"sgd\"\nlearning_rate = 1e18\nthreshold = 1e300")
+        .replace("eval_every = 10", "eval_every = 1");
+    let expected = "[[expect]]\nmeasure = 'steps_to_threshold'\nat_most = 100\nover = 'every'\n";
+    std::fs::write(&file, format!("{text}\n{expected}")).unwrap();
+    unroll().arg("gate").arg(&file).assert().code(3).stdout(predicate::str::contains("MISSED"));
 }

@@ -17,8 +17,8 @@ const CHRF_ORDER: usize = 6;
 pub const SUMS: usize = 2 + 2 * BLEU_ORDER + 3 * CHRF_ORDER;
 
 /// What a sentence adds: tokens of hypothesis and reference; for each order of n-grams the right ones and
-/// all of the hypothesis; for each order of character n-grams those of the hypothesis, of the reference
-/// and the right ones.
+/// all of the hypothesis; for each order of character n-grams those of the hypothesis (none where the
+/// reference has none of the order), of the reference and the right ones.
 pub fn count(hypothesis: &str, reference: &str) -> [f64; SUMS] {
     let mut sums = [0.0; SUMS];
     let (found, right) = (tokens_13a(hypothesis), tokens_13a(reference));
@@ -34,7 +34,8 @@ pub fn count(hypothesis: &str, reference: &str) -> [f64; SUMS] {
     for order in 1..=CHRF_ORDER {
         let (of_found, of_right, both) = overlap(&found, &right, order);
         let place = 2 + 2 * BLEU_ORDER + 3 * (order - 1);
-        sums[place] = of_found as f64;
+        // As sacreBLEU: a reference that is too short for this order says nothing of it.
+        sums[place] = if of_right > 0 { of_found as f64 } else { 0.0 };
         sums[place + 1] = of_right as f64;
         sums[place + 2] = both as f64;
     }

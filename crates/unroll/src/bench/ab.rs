@@ -11,6 +11,7 @@ use unroll_results::ab::{self, Block, Criteria, Evidence};
 use super::cases::Case;
 use super::programs::{self, Program, ProgramError};
 use super::scratch::TemporaryFolder;
+use crate::exit;
 
 /// Version of the report's layout.
 pub const SCHEMA: u32 = 1;
@@ -66,6 +67,18 @@ pub struct Report {
     pub verdict: Verdict,
     /// By case, in order.
     pub cases: Vec<CaseReport>,
+    /// Cases that the base does not know: there is nothing to compare them with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub new: Vec<NewCase>,
+}
+
+/// A case that the candidate runs and the base refuses, such as one of a new architecture.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewCase {
+    /// [`Case::id`].
+    pub id: String,
+    /// What the base says.
+    pub reason: String,
 }
 
 /// The outcome of one case.
@@ -110,7 +123,9 @@ pub fn compare(
         candidate: candidate.copied_to(&copies[2])?,
         effort,
     };
-    let every: Vec<Wanted<'_>> = cases.iter().map(|case| (case, effort.blocks)).collect();
+    let (known, new) = contestants.known(cases)?;
+    let cases: Vec<&Case> = known;
+    let every: Vec<Wanted<'_>> = cases.iter().copied().map(|case| (case, effort.blocks)).collect();
     let mut first_times = contestants.round("first round", &every, progress)?;
     let mut first = sound(ab::evidence(&first_times, &criteria))?;
     // Looking more than once makes a false alarm of these rounds likelier. It still has to be raised
@@ -133,7 +148,7 @@ pub fn compare(
     // A difference is believed only when fresh measurements show it again.
     let seeming: Vec<usize> = (0..cases.len()).filter(|&i| verdicts[i].is_a_difference()).collect();
     let again: Vec<Wanted<'_>> =
-        seeming.iter().map(|&index| (&cases[index], first_times[index].len())).collect();
+        seeming.iter().map(|&index| (cases[index], first_times[index].len())).collect();
     let second_times = contestants.round("confirmation", &again, progress)?;
     let second = sound(ab::evidence(&second_times, &criteria))?;
     let mut reports = Vec::with_capacity(cases.len());
@@ -163,14 +178,18 @@ pub fn compare(
     }
     let has = |verdict| reports.iter().any(|report| report.verdict == verdict);
     let worst = [Verdict::Slower, Verdict::Inconclusive, Verdict::Same];
+    let worst = worst.into_iter().find(|&verdict| has(verdict));
+    // Where every case is new nothing was compared.
+    let nothing = if reports.is_empty() { Verdict::Inconclusive } else { Verdict::Faster };
     Ok(Report {
         schema: SCHEMA,
         base: base.clone(),
         candidate: candidate.clone(),
         criteria,
         effort,
-        verdict: worst.into_iter().find(|&verdict| has(verdict)).unwrap_or(Verdict::Faster),
+        verdict: worst.unwrap_or(nothing),
         cases: reports,
+        new,
     })
 }
 
@@ -194,6 +213,27 @@ struct Contestants {
 }
 
 impl Contestants {
+    /// Parts the cases that the base knows from those that it refuses as a wrong command. Anything else that
+    /// goes wrong is an error, and so is a case that the candidate does not run.
+    fn known<'a>(&self, cases: &'a [Case]) -> Result<(Vec<&'a Case>, Vec<NewCase>), ProgramError> {
+        let usage = Some(i32::from(exit::USAGE));
+        let (mut known, mut new) = (Vec::new(), Vec::new());
+        for case in cases {
+            match self.time(&self.base, case) {
+                Ok(_) => known.push(case),
+                Err(ProgramError::Failed { code, message, .. }) if code == usage => {
+                    self.time(&self.candidate, case)?;
+                    // Behind the status is what the base wrote.
+                    let words = message.split_once('\n').map_or("", |(_, words)| words);
+                    let reason = words.split_whitespace().collect::<Vec<_>>().join(" ");
+                    new.push(NewCase { id: case.id(), reason });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((known, new))
+    }
+
     /// Times every case; block by block over all cases, so that a disturbance of seconds does not hit
     /// one case alone.
     fn round(

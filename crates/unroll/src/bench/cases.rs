@@ -42,6 +42,9 @@ pub struct Case {
     /// Most instructions per iteration, for `unroll bench counts`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instructions: Option<u64>,
+    /// Whether the name tells the heads: another case differs in them alone.
+    #[serde(skip)]
+    names_heads: bool,
 }
 
 fn train() -> String {
@@ -68,11 +71,16 @@ impl CaseFile {
     }
 
     fn of(document: &Document) -> Result<Self, Box<SourceError>> {
-        let file: Self = document.deserialize(document.tree())?;
+        let mut file: Self = document.deserialize(document.tree())?;
         let at =
             |index: usize, key: &str| vec!["case".to_owned(), index.to_string(), key.to_owned()];
         if file.case.is_empty() {
             return Err(document.error(&["case".to_owned()], "there is no case".into()));
+        }
+        let ids: Vec<String> = file.case.iter().map(Case::id).collect();
+        for (index, case) in file.case.iter_mut().enumerate() {
+            let is_other = |(other, id): (usize, &String)| other != index && *id == ids[index];
+            case.names_heads = case.heads.is_some() && ids.iter().enumerate().any(is_other);
         }
         for (index, case) in file.case.iter().enumerate() {
             if registry::find(&case.arch).is_none() {
@@ -93,6 +101,17 @@ impl CaseFile {
                     return Err(document.error(&at(index, key), message));
                 }
             }
+            if registry::architectures().all(|known| known.name() != case.arch) {
+                let message = format!(
+                    "`{}` does not read one sequence: only such can be timed here",
+                    case.arch
+                );
+                return Err(document.error(&at(index, "arch"), message));
+            }
+            if let Err(error) = case.check() {
+                let key = if case.heads.is_some() { "heads" } else { "hidden" };
+                return Err(document.error(&at(index, key), error.to_string()));
+            }
             if file.case[..index].iter().any(|other| other.id() == case.id()) {
                 let message = format!("the case `{}` is there twice", case.id());
                 return Err(document.error(&at(index, "arch"), message));
@@ -103,10 +122,25 @@ impl CaseFile {
 }
 
 impl Case {
-    /// Name in tables: `train/lstm/B16-T128-H64`.
+    /// Name in tables: `train/lstm/B16-T128-H64`, with `-N4` for the heads where another case of the file
+    /// differs in them alone.
     pub fn id(&self) -> String {
         let Self { arch, mode, batch, seq_len, hidden, .. } = self;
-        format!("{mode}/{arch}/B{batch}-T{seq_len}-H{hidden}")
+        let heads = self.heads.filter(|_| self.names_heads);
+        let heads = heads.map_or_else(String::new, |heads| format!("-N{heads}"));
+        format!("{mode}/{arch}/B{batch}-T{seq_len}-H{hidden}{heads}")
+    }
+
+    /// Whether the architecture has such a layer.
+    fn check(&self) -> unroll_core::Result<()> {
+        let Some(architecture) = registry::find(&self.arch) else { return Ok(()) };
+        let mut given = serde_json::Map::new();
+        given.insert("input_size".to_owned(), self.hidden.into());
+        given.insert("hidden_size".to_owned(), self.hidden.into());
+        if let Some(heads) = self.heads {
+            given.insert("num_heads".to_owned(), heads.into());
+        }
+        architecture.resolve(&given).map(|_| ())
     }
 
     /// Arguments after `unroll bench layer`.
@@ -155,11 +189,29 @@ mod tests {
             (good.replace("batch", "bach"), "bach"),
             (format!("{good}mode = \"fast\"\n"), "neither"),
             (format!("{good}{good}"), "twice"),
+            (format!("{good}heads = 2\n"), "num_heads"),
+            (good.replace("gru", "mha") + "heads = 3\n", "heads"),
+            (good.replace("gru", "late_fusion"), "one sequence"),
+            (good.replace("gru", "encdec"), "one sequence"),
             ("case = []".to_owned(), "no case"),
         ] {
             let error = CaseFile::parse("cases.toml", &text).unwrap_err();
             let report = format!("{:?}", miette::Report::new(*error));
             assert!(report.contains(expected), "{report}");
         }
+    }
+
+    #[test]
+    fn the_name_tells_the_heads_only_where_it_has_to() {
+        let case = |heads: usize, hidden: usize| {
+            format!(
+                "[[case]]\narch = \"mha\"\nbatch = 1\nseq_len = 2\nhidden = {hidden}\nheads = {heads}\n"
+            )
+        };
+        let text = case(2, 4) + &case(4, 4) + &case(2, 8);
+        let file = CaseFile::parse("cases.toml", &text).unwrap();
+        let ids: Vec<String> = file.case.iter().map(Case::id).collect();
+        assert_eq!(ids, ["train/mha/B1-T2-H4-N2", "train/mha/B1-T2-H4-N4", "train/mha/B1-T2-H8"]);
+        assert!(CaseFile::parse("cases.toml", &(case(2, 4) + &case(2, 4))).is_err());
     }
 }

@@ -50,6 +50,40 @@ impl Report {
         self.cases.iter().all(|count| count.kept)
     }
 
+    /// The cases without a limit: nothing is held to anything there.
+    pub fn without_limit(&self) -> usize {
+        self.cases.iter().filter(|count| count.limit.is_none()).count()
+    }
+
+    /// A comment for a pull request.
+    pub fn markdown(&self) -> String {
+        let over = self.cases.iter().filter(|count| !count.kept).count();
+        let mark = match (over, self.without_limit()) {
+            (0, 0) => "✅",
+            (0, _) => "❔",
+            _ => "❌",
+        };
+        let mut text = format!(
+            "### {mark} Instructions: {over} of {} cases over the limit, {} without one\n\n\
+             | case | instructions | limit | change |\n|---|---:|---:|---:|\n",
+            self.cases.len(),
+            self.without_limit()
+        );
+        for count in &self.cases {
+            let Count { id, instructions, kept, .. } = count;
+            let (limit, change) = match count.limit {
+                Some(limit) => (
+                    limit.to_string(),
+                    format!("{:+.2} %", 100.0 * (*instructions as f64 / limit as f64 - 1.0)),
+                ),
+                None => ("–".to_owned(), "–".to_owned()),
+            };
+            let change = if *kept { change } else { format!("**{change}**") };
+            text.push_str(&format!("| `{id}` | {instructions} | {limit} | {change} |\n"));
+        }
+        text
+    }
+
     /// A table for a terminal.
     pub fn terminal(&self) -> String {
         let mut table = comfy_table::Table::new();
@@ -69,7 +103,12 @@ impl Report {
                 count.instructions.to_string(),
                 count.limit.map_or_else(|| "–".to_owned(), |limit| limit.to_string()),
                 change.unwrap_or_else(|| "–".to_owned()),
-                if count.kept { String::new() } else { "over the limit".to_owned() },
+                match (count.kept, count.limit) {
+                    (false, _) => "over the limit",
+                    (true, None) => "no limit",
+                    (true, Some(_)) => "",
+                }
+                .to_owned(),
             ]);
         }
         let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
@@ -91,6 +130,16 @@ pub fn count(
     for (done, case) in cases.iter().enumerate() {
         let [few, many] = ITERATIONS.map(|iterations| instructions(program, case, iterations));
         let instructions = many?.saturating_sub(few?) / (ITERATIONS[1] - ITERATIONS[0]);
+        if instructions == 0 {
+            return Err(ProgramError::Answer {
+                command: format!(
+                    "{} bench layer {}",
+                    program.display(),
+                    case.arguments().join(" ")
+                ),
+                what: "no instructions for an iteration: it does not run the case".to_owned(),
+            });
+        }
         let limit = case.instructions;
         let most = limit.map(|limit| limit as f64 * (1.0 + tolerance));
         counts.push(Count {
@@ -120,7 +169,15 @@ fn instructions(program: &Path, case: &Case, iterations: u64) -> Result<u64, Pro
         .env("UNROLL_ISA", "portable")
         .env("CANDLE_NUM_THREADS", "1")
         .env("RAYON_NUM_THREADS", "1");
-    let (_, log) = programs::finished(&mut command)?;
+    let (answer, log) = programs::finished(&mut command)?;
+    let is_answer = serde_json::from_str::<serde_json::Value>(&answer)
+        .is_ok_and(|answer| answer["min_s"].is_number());
+    if !is_answer {
+        return Err(ProgramError::Answer {
+            command: programs::line(&command),
+            what: format!("not the JSON of `bench layer`: {}", answer.trim()),
+        });
+    }
     let count = log.lines().find_map(|line| {
         let digits = line.split_once("I")?.1.split_once("refs:")?.1;
         digits.trim().replace(',', "").parse().ok()

@@ -33,7 +33,10 @@ pub fn terminal(report: &Report) -> String {
             case.verdict.name().to_owned(),
         ]);
     }
-    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    let mut lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    for case in &report.new {
+        lines.push(format!("{}: new, the base does not run it: {}", case.id, case.reason));
+    }
     format!("{}\n{}\n", lines.join("\n"), sentence(report))
 }
 
@@ -42,7 +45,12 @@ pub fn sentence(report: &Report) -> String {
     let count = |verdict| report.cases.iter().filter(|case| case.verdict == verdict).count();
     let (slower, open) = (count(Verdict::Slower), count(Verdict::Inconclusive));
     let (faster, same) = (count(Verdict::Faster), count(Verdict::Same));
-    match report.verdict {
+    let new = match report.new.len() {
+        0 => String::new(),
+        new => format!(" {new} new, which the base does not run."),
+    };
+    let compared = match report.verdict {
+        _ if report.cases.is_empty() => "Inconclusive: nothing was compared.".to_owned(),
         Verdict::Slower => format!(
             "Regression: {slower} of {} cases slower, confirmed by fresh measurements.",
             report.cases.len()
@@ -55,7 +63,8 @@ pub fn sentence(report: &Report) -> String {
         Verdict::Same | Verdict::Faster => {
             format!("No regression: {faster} faster, {same} the same.")
         }
-    }
+    };
+    compared + &new
 }
 
 /// A comment for a pull request.
@@ -101,6 +110,11 @@ pub fn markdown(report: &Report) -> String {
             interval(&evidence.change),
             interval(&evidence.control),
         );
+    }
+    for case in &report.new {
+        // A bar would end the cell.
+        let reason = case.reason.replace('|', "\\|").replace('`', "'");
+        let _ = writeln!(text, "| `{}` | – | – | – | – | – | new: {reason} |", case.id);
     }
     text.push_str(
         "\nControl is the base against itself: what the machine makes up. A change counts when it is \

@@ -21,8 +21,18 @@ pub enum ProgramError {
     Failed {
         /// The command line.
         command: String,
+        /// Its exit code, if it ended with one.
+        code: Option<i32>,
         /// What it wrote at the end.
         message: String,
+    },
+    /// A revision that is there cannot be built.
+    #[error("{revision} cannot be built: {source}")]
+    Build {
+        /// As given.
+        revision: String,
+        /// Why.
+        source: Box<Self>,
     },
     /// A command gave something else than expected.
     #[error("`{command}` gave {what}")]
@@ -113,10 +123,14 @@ fn build(revision: &str, cache: &Path) -> Result<(PathBuf, String)> {
     }
     // One folder for all revisions: what did not change between them is not compiled again.
     let source = cache.join("source");
-    if source.exists() {
+    if is_worktree(&source) {
         let checkout = ["checkout", "--quiet", "--force", "--detach", &commit];
         run(Command::new("git").arg("-C").arg(&source).args(checkout))?;
     } else {
+        // A cache that was moved or brought back from elsewhere: git no longer knows it.
+        if source.exists() {
+            std::fs::remove_dir_all(&source).map_err(io(&source))?;
+        }
         let at = source.display().to_string();
         git(&["worktree", "prune"])?;
         git(&["worktree", "add", "--quiet", "--force", "--detach", &at, &commit])?;
@@ -131,7 +145,11 @@ fn build(revision: &str, cache: &Path) -> Result<(PathBuf, String)> {
         "unroll",
         "--bin",
         "unroll",
-    ]))?;
+    ]))
+    .map_err(|error| ProgramError::Build {
+        revision: format!("git:{revision}"),
+        source: Box::new(error),
+    })?;
     let dir = cache.join("bin").join(&commit);
     std::fs::create_dir_all(&dir).map_err(io(&dir))?;
     let built = target.join("release/unroll");
@@ -140,6 +158,30 @@ fn build(revision: &str, cache: &Path) -> Result<(PathBuf, String)> {
     std::fs::copy(&built, &partial).map_err(io(&built))?;
     std::fs::rename(&partial, &binary).map_err(io(&binary))?;
     Ok((binary, commit))
+}
+
+/// Whether the folder is a worktree of the repository around the current folder. A plain folder inside the
+/// repository is none, although git finds the repository from there: a checkout would overwrite the user's
+/// own files.
+fn is_worktree(folder: &Path) -> bool {
+    let asked = |at: &Path, what: &str| -> Option<PathBuf> {
+        let mut command = Command::new("git");
+        command.arg("-C").arg(at).args(["rev-parse", "--path-format=absolute", what]);
+        PathBuf::from(run(&mut command).ok()?.trim_end_matches('\n')).canonicalize().ok()
+    };
+    let Ok(place) = folder.canonicalize() else { return false };
+    let common = asked(folder, "--git-common-dir");
+    asked(folder, "--show-toplevel") == Some(place)
+        && common.is_some()
+        && common == asked(Path::new("."), "--git-common-dir")
+}
+
+/// Whether files of the current folder's repository differ from this commit, which is checked out: a build of
+/// the commit leaves the changes out.
+pub fn leaves_changes_out(commit: &str) -> bool {
+    let head = git(&["rev-parse", "HEAD"]).is_ok_and(|head| head.trim() == commit);
+    let changes = || git(&["status", "--porcelain", "--untracked-files=no"]);
+    head && changes().is_ok_and(|changes| !changes.trim().is_empty())
 }
 
 fn git(arguments: &[&str]) -> Result<String> {
@@ -160,15 +202,17 @@ pub fn run(command: &mut Command) -> Result<String> {
 /// As [`run`].
 pub fn finished(command: &mut Command) -> Result<(String, String)> {
     let line = line(command);
-    let failed = |message: String| ProgramError::Failed { command: line.clone(), message };
+    let failed =
+        |code, message: String| ProgramError::Failed { command: line.clone(), code, message };
     let output =
-        command.stdin(Stdio::null()).output().map_err(|error| failed(error.to_string()))?;
+        command.stdin(Stdio::null()).output().map_err(|error| failed(None, error.to_string()))?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if !output.status.success() {
         let error = text(&output.stderr);
         let last: Vec<&str> = error.lines().rev().take(6).collect();
         let last: Vec<&str> = last.into_iter().rev().collect();
-        return Err(failed(format!("{}\n{}", output.status, last.join("\n"))));
+        let message = format!("{}\n{}", output.status, last.join("\n"));
+        return Err(failed(output.status.code(), message));
     }
     Ok((text(&output.stdout), text(&output.stderr)))
 }

@@ -37,8 +37,10 @@ pub enum BenchCommand {
     )]
     Ab(AbArgs),
     /// Instructions of each case under Valgrind, against limits in the file
-    #[command(after_help = "Exit codes: 0 all limits are kept, 3 one is not.\n\n\
-        Example:\n  unroll bench counts benches/counts.toml")]
+    #[command(
+        after_help = "Exit codes: 0 all limits are kept, 3 one is not, 4 a case has none.\n\n\
+        Example:\n  unroll bench counts benches/counts.toml"
+    )]
     Counts(CountsArgs),
 }
 
@@ -77,10 +79,10 @@ pub struct AbArgs {
     #[arg(long, default_value_t = 0.05, value_parser = probability)]
     pub alpha: f64,
     /// Smaller changes are no news, percent
-    #[arg(long, value_name = "PERCENT", default_value_t = 1.0)]
+    #[arg(long, value_name = "PERCENT", default_value_t = 1.0, value_parser = percent)]
     pub least_effect: f64,
     /// An interval within this says `same`, percent
-    #[arg(long, value_name = "PERCENT", default_value_t = 3.0)]
+    #[arg(long, value_name = "PERCENT", default_value_t = 3.0, value_parser = percent)]
     pub same_within: f64,
     /// Folder for revisions that are built
     #[arg(long, value_name = "DIR", default_value = "target/ab")]
@@ -110,6 +112,14 @@ fn probability(text: &str) -> Result<f64, String> {
     }
 }
 
+/// A percentage on the command line, finite and not negative.
+fn percent(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value.is_finite() && value >= 0.0 => Ok(value),
+        _ => Err("a percentage is a number that is not negative".to_owned()),
+    }
+}
+
 /// Cases that come with the program.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum ProfileArg {
@@ -128,11 +138,14 @@ pub struct CountsArgs {
     #[arg(long, value_name = "FILE")]
     pub program: Option<PathBuf>,
     /// How much more than the limit is allowed, percent
-    #[arg(long, value_name = "PERCENT", default_value_t = 1.0)]
+    #[arg(long, value_name = "PERCENT", default_value_t = 1.0, value_parser = percent)]
     pub tolerance: f64,
     /// Write what was counted into the file as limits
     #[arg(long)]
     pub update: bool,
+    /// Write a comment for a pull request
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
     /// Print the counts as JSON
     #[arg(long)]
     pub json: bool,

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Write;
+use std::path::Path;
 
 use candle_core::Device;
 use clap::Parser;
@@ -14,7 +15,7 @@ use unroll_results::files;
 
 use crate::bench::ab::{self, Effort};
 use crate::bench::cases::{self, Case, CaseFile};
-use crate::bench::programs::Program;
+use crate::bench::programs::{self, Program, ProgramError};
 use crate::bench::{counts, outputs};
 use crate::cli::{
     AbArgs, BenchArgs, BenchCommand, Cli, Command, CountsArgs, LayerArgs, ModeArg, ProfileArg,
@@ -155,11 +156,25 @@ fn read_cases(args: &AbArgs) -> miette::Result<Vec<Case>> {
     Ok(cases)
 }
 
+/// A program by its name. One that does not compile is no wrong command.
+fn resolve(name: &str, cache: &Path) -> Result<Program, Failure> {
+    let program = Program::resolve(name, cache).map_err(|error| {
+        let code = match error {
+            ProgramError::Build { .. } => exit::FAILURE,
+            _ => exit::USAGE,
+        };
+        Failure(code, miette!("{error}"))
+    })?;
+    if program.commit.as_deref().is_some_and(programs::leaves_changes_out) {
+        eprintln!("{name} is the commit: changes that are not committed are left out.");
+    }
+    Ok(program)
+}
+
 pub(super) fn bench_ab(args: &AbArgs) -> Outcome {
     let cases = read_cases(args).usage()?;
-    let resolve = |name: &str| Program::resolve(name, &args.cache).map_err(|e| miette!("{e}"));
-    let base = resolve(&args.base).usage()?;
-    let candidate = resolve(&args.candidate).usage()?;
+    let base = resolve(&args.base, &args.cache)?;
+    let candidate = resolve(&args.candidate, &args.cache)?;
     let criteria = Criteria {
         alpha: args.alpha,
         least_effect: args.least_effect / 100.0,
@@ -235,5 +250,16 @@ pub(super) fn bench_counts(args: &CountsArgs) -> Outcome {
     } else {
         print(&report.terminal())?;
     }
-    Ok(if report.kept() || args.update { exit::OK } else { exit::REGRESSION })
+    if let Some(path) = &args.markdown {
+        files::write(path, report.markdown().as_bytes()).into_diagnostic().failure()?;
+    }
+    Ok(if args.update {
+        exit::OK
+    } else if !report.kept() {
+        exit::REGRESSION
+    } else if report.without_limit() > 0 {
+        exit::INCONCLUSIVE
+    } else {
+        exit::OK
+    })
 }

@@ -24,6 +24,7 @@ pub(super) fn sample(args: &SampleArgs) -> Outcome {
         top_p: args.top_p,
         context: args.context,
     };
+    writer.check(&request).usage()?;
     let mut texts = Vec::new();
     for number in 0..args.count {
         let mut tell = |text: &str| {

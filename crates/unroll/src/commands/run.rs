@@ -8,7 +8,7 @@ use unroll_results::{files, store};
 use crate::bench::scratch::TemporaryFolder;
 use crate::cli::{GateArgs, PlanArgs, RetryArg, RunArgs};
 use crate::experiment::{Plan, Trial};
-use crate::gate::{self, Finding};
+use crate::gate::{self, Judged};
 use crate::progress::{Display, Progress, Silent};
 use crate::run::{self, RunOptions, RunOutcome};
 use crate::{environment, exit, report};
@@ -115,24 +115,46 @@ pub(super) fn run_gate(args: &GateArgs) -> Outcome {
     }
     let machine = gate::kind_of_machine(&environment::current(threads));
     let judged = gate::judge(expected, &records, &machine);
+    let notes = gate_notes(&plan, records.len(), &judged, &machine);
+    let missing = !plan.skipped.is_empty() || records.len() < plan.trials.len();
+    let outcome = gate::outcome(&judged, missing);
     if let Some(path) = &args.markdown {
-        let text = gate::markdown(&plan.experiment.name, &judged);
+        let text = gate::markdown(&plan.experiment.name, &judged, outcome, &notes);
         files::write(path, text.as_bytes()).into_diagnostic().failure()?;
     }
     if args.json {
-        print_json(&json!({"machine": machine, "expectations": judged}))?;
+        let skipped = skipped_json(&plan)?;
+        print_json(&json!({
+            "machine": machine, "expectations": judged, "skipped": skipped, "notes": notes,
+        }))?;
     } else {
         print(&gate::terminal(&judged))?;
+        for note in &notes {
+            print(&format!("\n{note}\n"))?;
+        }
         print(&format!("\nThis machine: {machine}\n"))?;
     }
-    let any = |finding| judged.iter().any(|one| one.finding == finding);
-    Ok(if any(Finding::Missed) {
-        exit::REGRESSION
-    } else if any(Finding::NoData) {
-        exit::INCONCLUSIVE
-    } else {
-        exit::OK
+    Ok(match outcome {
+        gate::Outcome::Passed => exit::OK,
+        gate::Outcome::Missed => exit::REGRESSION,
+        gate::Outcome::Inconclusive => exit::INCONCLUSIVE,
     })
+}
+
+/// Why a gate is not a pass, beyond its expectations.
+fn gate_notes(plan: &Plan, records: usize, judged: &[Judged], machine: &str) -> Vec<String> {
+    let mut notes: Vec<String> = plan.skipped.iter().map(ToString::to_string).collect();
+    if records < plan.trials.len() {
+        let missing = plan.trials.len() - records;
+        notes.push(format!("{missing} of {} trials have no record", plan.trials.len()));
+    }
+    if gate::is_elsewhere(judged) {
+        notes.push(format!(
+            "Nothing was checked: every expectation is `exactly` on another machine. Here it would be \
+             `on = \"{machine}\"`."
+        ));
+    }
+    notes
 }
 
 fn run_summary(outcome: &RunOutcome, options: &RunOptions) -> String {

@@ -113,8 +113,8 @@ pub struct Expectation {
     /// It is this to the last bit, on machines and builds of the kind `on`.
     #[serde(default)]
     pub exactly: Option<f64>,
-    /// Instruction set that `exactly` was measured with (`avx512`, `avx2`, `portable`): others round
-    /// differently.
+    /// Kind of machine that `exactly` was measured on, as `unroll gate` prints it: instruction set and
+    /// processor, `avx512, AMD EPYC 9B45`. Others round differently.
     #[serde(default)]
     pub on: Option<String>,
 }
