@@ -335,10 +335,21 @@ impl<C: ModelConfig> Architecture for Entry<C> {
     }
 }
 
-/// Checks shared by the configurations: `value` must be positive.
+/// The largest size: products of it with a number of gates, heads or directions do not overflow.
+pub const LARGEST_SIZE: usize = i32::MAX as usize;
+
+/// The most layers: each has tensors of its own, however small.
+pub const MOST_LAYERS: usize = 10_000;
+
+/// Checks shared by the configurations: `value` must be positive, and no larger than [`LARGEST_SIZE`]
+/// (`num_layers`: [`MOST_LAYERS`]).
 pub fn require_positive(option: &str, value: usize) -> Result<()> {
     if value == 0 {
         return Err(Error::option(option, "must be at least 1, not 0"));
+    }
+    let most = if option == "num_layers" { MOST_LAYERS } else { LARGEST_SIZE };
+    if value > most {
+        return Err(Error::option(option, format!("must be at most {most}, not {value}")));
     }
     Ok(())
 }

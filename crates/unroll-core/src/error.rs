@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::memory::readable;
 use candle_core::DType;
 
 /// What can go wrong while a model is configured, built, loaded or run.
@@ -101,6 +102,19 @@ pub enum Error {
         count: usize,
         /// Flat index of the first of them.
         first: usize,
+    },
+    /// More memory is needed than there is.
+    #[error(
+        "{what} needs {} of memory, and this machine has {}: take smaller sizes, fewer layers or \
+         smaller batches", readable(*needed), readable(u128::from(*available))
+    )]
+    Memory {
+        /// What needs it.
+        what: String,
+        /// Bytes needed, at the least.
+        needed: u128,
+        /// Bytes that the process may use.
+        available: u64,
     },
     /// The model cannot do what was asked for, by its nature.
     #[error("{0}")]

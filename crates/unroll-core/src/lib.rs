@@ -22,6 +22,7 @@ pub mod fusion;
 pub mod gates;
 pub mod init;
 pub mod lengths;
+pub mod memory;
 pub mod model;
 pub mod ops;
 pub mod pair;

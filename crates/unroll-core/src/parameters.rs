@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Shape, Tensor, Var};
 
 use crate::architecture::BuildContext;
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 /// What a parameter is for: decides how it is initialised.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -103,9 +103,16 @@ impl ParameterSet {
         role: Role,
         context: &BuildContext,
     ) -> Result<Tensor> {
-        let name = name.into();
+        let (name, shape) = (name.into(), shape.into());
+        // Values are drawn in f64 on the CPU; what was added before is there too, unless it is on a GPU.
+        let mut needed = memory::product(shape.dims()).saturating_mul(8);
+        if self.device.is_cpu() {
+            needed = needed
+                .saturating_add(memory::product(&[self.elements(), self.dtype.size_in_bytes()]));
+        }
+        memory::require(format!("a model with the parameter `{name}` {:?}", shape.dims()), needed)?;
         let stream = context.stream.child(&name);
-        let values = context.init.values(&shape.into(), role, &stream)?;
+        let values = context.init.values(&shape, role, &stream)?;
         let values = values.to_dtype(self.dtype)?.to_device(&self.device)?;
         let var = Var::from_tensor(&values)?;
         let tensor = var.as_tensor().clone();
@@ -167,5 +174,22 @@ impl ParameterSet {
     /// Device of all parameters.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_beyond_the_memory_are_refused_before_they_are_drawn() {
+        let context = BuildContext::cpu(DType::F32, 0);
+        let mut set = ParameterSet::new(DType::F32, &Device::Cpu);
+        for rows in [1 << 24, usize::MAX] {
+            let added = set.add("w", (rows, 1 << 24), Role::Weight, &context);
+            assert!(matches!(added, Err(Error::Memory { .. })), "{added:?}");
+        }
+        set.add("w", (2, 3), Role::Weight, &context).unwrap();
+        assert_eq!(set.elements(), 6);
     }
 }

@@ -7,6 +7,9 @@ pub enum Error {
     /// The measurement has no meaning for what was given.
     #[error("{0}")]
     Unsupported(String),
+    /// Somebody asked it to stop.
+    #[error("interrupted")]
+    Interrupted,
     /// A model could not be put around its task, or a batch does not fit.
     #[error(transparent)]
     Train(#[from] unroll_train::Error),

@@ -28,7 +28,7 @@ use unroll_train::TaskModel;
 
 use self::segments::Parts;
 use crate::statistics::{mean, quantile, sorted};
-use crate::{Error, Result};
+use crate::{Error, Result, Stop};
 
 /// The loss at the last step's output `h_T`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -107,6 +107,17 @@ impl GradientDecay {
         self.norms.iter().flat_map(GradientNorms::points).collect()
     }
 
+    /// Takes over further examples of the same model.
+    fn append(&mut self, more: Self) {
+        for (own, more) in self.norms.iter_mut().zip(more.norms) {
+            let distances = own.ln_by_distance.len().max(more.ln_by_distance.len());
+            own.ln_by_distance.resize_with(distances, Vec::new);
+            for (own, more) in own.ln_by_distance.iter_mut().zip(more.ln_by_distance) {
+                own.extend(more);
+            }
+        }
+    }
+
     /// The norms of one derivative in one layer.
     pub fn get(&self, of: Derivative, layer: usize) -> Option<&GradientNorms> {
         self.norms.iter().find(|norms| norms.of == of && norms.layer == layer)
@@ -159,11 +170,57 @@ pub fn gradient_decay(
     loss: GradientLoss,
     form: Form,
 ) -> Result<GradientDecay> {
+    gradient_decay_until(body, input, lengths, loss, form, Stop::NEVER)
+}
+
+/// [`gradient_decay`] that can be stopped: between segments, or between some examples and the next.
+///
+/// # Errors
+/// As [`gradient_decay`]; [`Error::Interrupted`].
+pub fn gradient_decay_until(
+    body: &dyn SequenceModel,
+    input: &Tensor,
+    lengths: Option<&Lengths>,
+    loss: GradientLoss,
+    form: Form,
+    stop: Stop<'_>,
+) -> Result<GradientDecay> {
     let (batch, seq_len, _) =
         ForwardArgs { lengths, ..ForwardArgs::new(input) }.dims(body.input_size())?;
     if let Some(parts) = segments::parts_of(body, input)? {
-        return by_segments(body, input, lengths, loss, form, parts);
+        return by_segments(body, input, lengths, loss, form, parts, stop);
     }
+    let at_once = (AT_ONCE / seq_len.saturating_mul(seq_len).max(1)).max(1);
+    let mut all: Option<GradientDecay> = None;
+    for first in (0..batch).step_by(at_once) {
+        stop.check()?;
+        let count = at_once.min(batch - first);
+        let own = lengths.map(|lengths| lengths.as_slice()[first..first + count].to_vec());
+        let own = own.map(|own| Lengths::new(own, count, seq_len)).transpose()?;
+        let input = input.narrow(0, first, count)?.contiguous()?;
+        let found = whole(body, &input, own.as_ref(), loss, form, stop)?;
+        match &mut all {
+            None => all = Some(found),
+            Some(all) => all.append(found),
+        }
+    }
+    all.ok_or_else(|| Error::Unsupported("there are no examples".into()))
+}
+
+/// Steps of all pairs of positions that are differentiated at once where there are no segments: beyond it, some
+/// examples follow others, which bounds both the memory and the time until somebody's request to stop is heard.
+const AT_ONCE: usize = 1 << 26;
+
+/// One backward pass over the whole length.
+fn whole(
+    body: &dyn SequenceModel,
+    input: &Tensor,
+    lengths: Option<&Lengths>,
+    loss: GradientLoss,
+    form: Form,
+    stop: Stop<'_>,
+) -> Result<GradientDecay> {
+    let (batch, seq_len, _) = input.dims3()?;
     // A variable of its own: the input's values may have come from an embedding.
     let input = Var::from_tensor(&input.detach())?;
     let layout = body.probe_layout();
@@ -174,6 +231,7 @@ pub fn gradient_decay(
     let args = ForwardArgs { lengths, probe: probe.as_ref(), form, ..ForwardArgs::new(&input) };
     let output = body.forward(&args)?;
     let last = last_step(&output.output, lengths)?;
+    stop.check()?;
     let gradients = loss.of(&last)?.backward()?;
 
     let probe = probe.unwrap_or_default();
@@ -206,9 +264,10 @@ fn by_segments(
     loss: GradientLoss,
     form: Form,
     parts: Parts,
+    stop: Stop<'_>,
 ) -> Result<GradientDecay> {
     let Some(lengths) = lengths else {
-        let (norms, form) = segments::norms(body, input, loss, form, parts)?;
+        let (norms, form) = segments::norms(body, input, loss, form, parts, stop)?;
         return Ok(GradientDecay { norms, form });
     };
     let lengths = lengths.as_slice();
@@ -223,7 +282,7 @@ fn by_segments(
         let index = Tensor::from_vec(examples.clone(), count, input.device())?;
         let x = input.detach().narrow(1, 0, length)?.contiguous()?.index_select(&index, 0)?;
         let norms;
-        (norms, ran) = segments::norms(body, &x, loss, form, parts)?;
+        (norms, ran) = segments::norms(body, &x, loss, form, parts, stop)?;
         for (place, example) in examples.into_iter().enumerate() {
             found[example as usize] = Some((norms.clone(), place));
         }
@@ -253,16 +312,17 @@ fn by_segments(
 /// as its input layer gives them.
 ///
 /// # Errors
-/// When the batch does not fit the model.
+/// When the batch does not fit the model; [`Error::Interrupted`] when `stop` says so.
 pub fn gradient_decay_of_task(
     model: &TaskModel,
     batch: &Batch,
     loss: GradientLoss,
     form: Form,
+    stop: Stop<'_>,
 ) -> Result<GradientDecay> {
     let batch = model.tensors(batch)?;
     let input = model.features(&batch)?;
-    gradient_decay(model.body()?, &input, batch.lengths.as_ref(), loss, form)
+    gradient_decay_until(model.body()?, &input, batch.lengths.as_ref(), loss, form, stop)
 }
 
 impl GradientLoss {

@@ -34,7 +34,7 @@ use unroll_core::{Form, ForwardArgs, Lengths, SequenceModel};
 use unroll_tasks::Batch;
 use unroll_train::TaskModel;
 
-use crate::Result;
+use crate::{Result, Stop};
 use trajectory::{Layout, Trajectory};
 
 /// What is measured, and how much work may go into it.
@@ -188,6 +188,18 @@ pub fn jacobian(
     options: &JacobianOptions,
     form: Form,
 ) -> Result<Vec<Jacobian>> {
+    jacobian_until(body, input, lengths, options, form, Stop::NEVER)
+}
+
+/// [`jacobian`] that can be stopped, between steps.
+fn jacobian_until(
+    body: &dyn SequenceModel,
+    input: &Tensor,
+    lengths: Option<&Lengths>,
+    options: &JacobianOptions,
+    form: Form,
+    stop: Stop<'_>,
+) -> Result<Vec<Jacobian>> {
     let (batch, seq_len, _) =
         ForwardArgs { lengths, ..ForwardArgs::new(input) }.dims(body.input_size())?;
     let layout = Layout::of(body)?;
@@ -200,7 +212,7 @@ pub fn jacobian(
             distances.iter().copied().take_while(|&distance| distance <= length).collect();
         let input = input.narrow(0, example, 1)?.narrow(1, 0, length)?.contiguous()?;
         let window = distances.last().copied().unwrap_or(0);
-        let trajectory = Trajectory::record(body, &layout, input, window, form)?;
+        let trajectory = Trajectory::record(body, &layout, input, window, form, stop)?;
         measured.push(if layout.size() <= options.exact_up_to {
             exact::measure(&trajectory, &distances)?
         } else {
@@ -214,16 +226,18 @@ pub fn jacobian(
 /// input layer gives them.
 ///
 /// # Errors
-/// As [`jacobian`]; when the batch does not fit the model.
+/// As [`jacobian`]; when the batch does not fit the model; [`Interrupted`](crate::Error::Interrupted) when
+/// `stop` says so.
 pub fn jacobian_of_task(
     model: &TaskModel,
     batch: &Batch,
     options: &JacobianOptions,
     form: Form,
+    stop: Stop<'_>,
 ) -> Result<Vec<Jacobian>> {
     let batch = model.tensors(batch)?;
     let input = model.features(&batch)?;
-    jacobian(model.body()?, &input, batch.lengths.as_ref(), options, form)
+    jacobian_until(model.body()?, &input, batch.lengths.as_ref(), options, form, stop)
 }
 
 impl JacobianOptions {

@@ -7,7 +7,7 @@ use unroll_core::{Form, ForwardArgs, SequenceModel};
 
 use crate::gradient::gaussian_input;
 use crate::timing::{MemoryGauge, TimingOptions, time};
-use crate::{Error, Result};
+use crate::{Error, Result, Stop};
 
 /// What one iteration does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -79,11 +79,11 @@ pub fn bench_layer(
                 check_finite(&format!("grad.{name}"), gradient)?;
             }
             drop(gradients);
-            (time(options, device, gauge, || Ok(()), train)?, cost.training_flops())
+            (time(options, device, gauge, Stop::NEVER, || Ok(()), train)?, cost.training_flops())
         }
         LayerMode::Infer => {
             let infer = |(): &()| forward(&input);
-            (time(options, device, gauge, || Ok(()), infer)?, cost.forward_flops)
+            (time(options, device, gauge, Stop::NEVER, || Ok(()), infer)?, cost.forward_flops)
         }
     };
     Ok(LayerTiming {

@@ -13,6 +13,7 @@ pub mod gradient;
 pub mod jacobian;
 pub mod layer;
 mod statistics;
+pub mod stop;
 pub mod throughput;
 pub mod timing;
 pub mod twin;
@@ -24,13 +25,14 @@ pub use error::{Error, Result};
 pub use gates::{GateStatistics, MemoryTimes, gate_statistics, gate_statistics_of_task};
 pub use gradient::{
     Derivative, GradientDecay, GradientLoss, GradientNorms, GradientPoint, gaussian_input,
-    gradient_decay, gradient_decay_of_task,
+    gradient_decay, gradient_decay_of_task, gradient_decay_until,
 };
 pub use jacobian::{
     Bounds, Estimate, Jacobian, JacobianMethod, JacobianOptions, JacobianPoint, jacobian,
     jacobian_of_task,
 };
 pub use layer::{LayerMode, LayerTiming, bench_layer};
+pub use stop::Stop;
 pub use throughput::{Phase, PhaseTiming, measure};
 pub use timing::{MemoryGauge, NoGauge, Timed, TimingOptions, time};
 pub use twin::{f64_body, f64_twin};

@@ -9,7 +9,7 @@ use unroll_train::loss::mean_loss;
 use unroll_train::{Optimizer, TaskModel, TrainConfig, global_norm};
 
 use crate::timing::{MemoryGauge, Timed, TimingOptions, time};
-use crate::{Error, Result};
+use crate::{Error, Result, Stop};
 
 /// What is timed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -58,6 +58,7 @@ impl PhaseTiming {
 ///
 /// # Errors
 /// When the model cannot run, or its answers are not finite: a wrong result is not timed.
+/// [`Error::Interrupted`] when `stop` says so between two iterations.
 pub fn measure(
     model: &TaskModel,
     task: &dyn Task,
@@ -66,6 +67,7 @@ pub fn measure(
     train: &TrainConfig,
     options: &TimingOptions,
     gauge: &dyn MemoryGauge,
+    stop: Stop<'_>,
 ) -> Result<Vec<PhaseTiming>> {
     let batch = model.tensors(&task.train_batch(0, batch_size))?;
     check_finite("answers", &model.forward(&batch, Mode::Eval)?)?;
@@ -77,12 +79,12 @@ pub fn measure(
         let (timed, flops) = match phase {
             Phase::Forward => {
                 let forward = |(): &()| Ok(model.forward(&batch, Mode::Eval)?);
-                (time(options, device, gauge, || Ok(()), forward)?, cost.forward_flops)
+                (time(options, device, gauge, stop, || Ok(()), forward)?, cost.forward_flops)
             }
             Phase::Backward => {
                 let prepare = || Ok(mean_loss(&model.forward(&batch, Mode::Eval)?, &batch)?);
                 let backward = |loss: &Tensor| Ok(loss.backward()?);
-                (time(options, device, gauge, prepare, backward)?, cost.backward_flops)
+                (time(options, device, gauge, stop, prepare, backward)?, cost.backward_flops)
             }
             Phase::TrainStep => {
                 let mut optimizer = Optimizer::new(train, model.parameters())?;
@@ -93,15 +95,16 @@ pub fn measure(
                     let norm = global_norm(model.parameters(), &gradients)?;
                     Ok(optimizer.step(&gradients, 0.0, train.clip().bounds(norm))?)
                 };
-                (time(options, device, gauge, || Ok(()), step)?, cost.training_flops())
+                (time(options, device, gauge, stop, || Ok(()), step)?, cost.training_flops())
             }
             Phase::Decode if !model.body()?.is_causal() => continue,
             Phase::Decode => {
                 let inputs = steps(&model.features(&batch)?)?;
                 let decode = |(): &()| decode(model, &inputs, batch_size);
+                stop.check()?;
                 check_finite("decoded output", &decode(&())?)?;
                 let flops = model.body()?.cost(batch_size, seq_len).forward_flops;
-                (time(options, device, gauge, || Ok(()), decode)?, flops)
+                (time(options, device, gauge, stop, || Ok(()), decode)?, flops)
             }
         };
         timings.push(PhaseTiming::new(phase, timed, batch.tokens, flops));

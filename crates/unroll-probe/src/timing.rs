@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use candle_core::Device;
 
-use crate::Result;
 use crate::statistics::{quantile, sorted};
+use crate::{Result, Stop};
 
 /// How long to measure.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -68,15 +68,18 @@ impl MemoryGauge for NoGauge {
 /// that.
 ///
 /// # Errors
-/// The first error of `prepare` or `work`.
+/// The first error of `prepare` or `work`; [`Interrupted`](crate::Error::Interrupted) when `stop` says so
+/// between two iterations.
 pub fn time<P, W>(
     options: &TimingOptions,
     device: &Device,
     gauge: &dyn MemoryGauge,
+    stop: Stop<'_>,
     mut prepare: impl FnMut() -> Result<P>,
     mut work: impl FnMut(&P) -> Result<W>,
 ) -> Result<Timed> {
     let mut once = || -> Result<(Duration, Option<u64>)> {
+        stop.check()?;
         let prepared = prepare()?;
         device.synchronize()?;
         gauge.reset();
@@ -113,6 +116,7 @@ pub fn time<P, W>(
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
 
@@ -137,6 +141,7 @@ mod tests {
             &options,
             &Device::Cpu,
             &gauge,
+            Stop::NEVER,
             || {
                 prepared.set(prepared.get() + 1);
                 gauge.0.set(1000);
@@ -160,7 +165,8 @@ mod tests {
             Ok(())
         };
         let options = TimingOptions { warm_up_seconds: 0.01, min_seconds: 0.02, min_iterations: 2 };
-        let timed = time(&options, &Device::Cpu, &NoGauge, || Ok(()), |()| sleep()).unwrap();
+        let timed =
+            time(&options, &Device::Cpu, &NoGauge, Stop::NEVER, || Ok(()), |()| sleep()).unwrap();
         assert!(timed.min_s >= 0.002);
         assert!(timed.iterations >= 2);
         assert!(timed.quantiles_s[0] <= timed.median_s && timed.median_s <= timed.quantiles_s[1]);
@@ -168,9 +174,25 @@ mod tests {
             &options,
             &Device::Cpu,
             &NoGauge,
+            Stop::NEVER,
             || Ok(()),
             |()| -> Result<()> { Err(crate::Error::Unsupported("no".into())) },
         );
         assert!(failed.is_err());
+    }
+
+    #[test]
+    fn a_flag_stops_it_between_two_iterations() {
+        let options = TimingOptions { warm_up_seconds: 0.0, min_seconds: 1e9, min_iterations: 1 };
+        let (flag, runs) = (AtomicBool::new(false), Cell::new(0));
+        let work = |(): &()| {
+            runs.set(runs.get() + 1);
+            flag.store(runs.get() == 3, Ordering::Relaxed);
+            Ok(())
+        };
+        let stop = Stop::when(&flag);
+        let timed = time(&options, &Device::Cpu, &NoGauge, stop, || Ok(()), work);
+        assert!(matches!(timed, Err(crate::Error::Interrupted)));
+        assert_eq!(runs.get(), 3);
     }
 }

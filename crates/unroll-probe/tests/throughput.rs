@@ -7,8 +7,9 @@ use unroll_core::weights::export;
 use unroll_core::{Architecture, BuildContext, Entry, Form};
 use unroll_gru::GruConfig;
 use unroll_probe::{
-    Error, GradientLoss, JacobianOptions, LayerMode, LayerTiming, NoGauge, Phase, TimingOptions,
-    bench_layer, f64_twin, gradient_decay_of_task, jacobian, jacobian_of_task, measure,
+    Error, GradientLoss, JacobianOptions, LayerMode, LayerTiming, NoGauge, Phase, Stop,
+    TimingOptions, bench_layer, f64_twin, gradient_decay_of_task, jacobian, jacobian_of_task,
+    measure,
 };
 use unroll_tasks::{
     Baseline, Batch, InputKind, Inputs, Metric, Readout, Split, TargetKind, Targets, Task,
@@ -82,7 +83,7 @@ fn phases_are_timed_and_priced() {
     let model = model(false);
     let weights = export(model.parameters()).unwrap().to_bytes().unwrap();
     let train = TrainConfig { weight_decay: Some(0.1), ..TrainConfig::default() };
-    let timings = measure(&model, &Echo, 4, &PHASES, &train, &FAST, &NoGauge).unwrap();
+    let timings = measure(&model, &Echo, 4, &PHASES, &train, &FAST, &NoGauge, Stop::NEVER).unwrap();
     assert_eq!(timings.iter().map(|t| t.phase).collect::<Vec<_>>(), PHASES);
     let cost = model.cost(4, 12);
     let decode = model.body().unwrap().cost(4, 12).forward_flops;
@@ -102,8 +103,17 @@ fn phases_are_timed_and_priced() {
 
 #[test]
 fn models_that_read_backwards_do_not_decode() {
-    let timings =
-        measure(&model(true), &Echo, 2, &PHASES, &TrainConfig::default(), &FAST, &NoGauge).unwrap();
+    let timings = measure(
+        &model(true),
+        &Echo,
+        2,
+        &PHASES,
+        &TrainConfig::default(),
+        &FAST,
+        &NoGauge,
+        Stop::NEVER,
+    )
+    .unwrap();
     assert_eq!(timings.len(), 3);
 }
 
@@ -116,7 +126,8 @@ fn spoil(parameters: &unroll_core::ParameterSet) {
 fn wrong_results_are_not_timed() {
     let model = model(false);
     spoil(model.parameters());
-    let result = measure(&model, &Echo, 2, &PHASES, &TrainConfig::default(), &FAST, &NoGauge);
+    let result =
+        measure(&model, &Echo, 2, &PHASES, &TrainConfig::default(), &FAST, &NoGauge, Stop::NEVER);
     assert!(matches!(result, Err(Error::Model(unroll_core::Error::NotFinite { .. }))));
     let body = GRU.build(&options(false), &BuildContext::cpu(DType::F32, 0)).unwrap();
     spoil(body.parameters());
@@ -150,19 +161,19 @@ fn task_models_are_probed_through_their_twin() {
     let twin = f64_twin(&Echo, &GRU, &options(false), &model).unwrap();
     let batch = Echo.train_batch(3, 5);
     let loss = GradientLoss::HalfSquaredNorm;
-    let single = gradient_decay_of_task(&model, &batch, loss, Form::Auto).unwrap();
-    let double = gradient_decay_of_task(&twin, &batch, loss, Form::Auto).unwrap();
+    let single = gradient_decay_of_task(&model, &batch, loss, Form::Auto, Stop::NEVER).unwrap();
+    let double = gradient_decay_of_task(&twin, &batch, loss, Form::Auto, Stop::NEVER).unwrap();
     assert_eq!(double.norms.len(), 2);
     for (a, b) in single.points().iter().zip(double.points()) {
         assert!((a.ln_mean_norm - b.ln_mean_norm).abs() < 1e-4, "{a:?} {b:?}");
     }
 
     let options = JacobianOptions { distances: vec![1, 12], ..JacobianOptions::default() };
-    let found = jacobian_of_task(&twin, &batch, &options, Form::Auto).unwrap();
+    let found = jacobian_of_task(&twin, &batch, &options, Form::Auto, Stop::NEVER).unwrap();
     let features = twin.features(&twin.tensors(&batch).unwrap()).unwrap();
     let alone = jacobian(twin.body().unwrap(), &features, None, &options, Form::Auto).unwrap();
     assert_eq!(found, alone);
     assert_eq!((found.len(), found[0].points.len()), (features.dim(0).unwrap(), 2));
-    let refused = jacobian_of_task(&model, &batch, &options, Form::Auto);
+    let refused = jacobian_of_task(&model, &batch, &options, Form::Auto, Stop::NEVER);
     assert!(matches!(refused, Err(Error::Unsupported(_))), "{refused:?}");
 }

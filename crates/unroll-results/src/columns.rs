@@ -328,6 +328,13 @@ pub const COLUMNS: &[ColumnDoc] = &[
         "largest memory in use on the device during the phase, above what was in use before; empty \
          when not measured",
     ),
+    clock(
+        "threads",
+        THROUGHPUT,
+        "",
+        "threads of the trial: times at different numbers of them do not compare; empty in records from \
+         before it was kept",
+    ),
     same("metric", LENGTHS, "", "name of the metric with its unit"),
     same("evaluated_length", LENGTHS, "steps", "length of the evaluated sequences"),
     same("value", LENGTHS, "see metric", "metric at that length"),
@@ -340,6 +347,7 @@ pub const COLUMNS: &[ColumnDoc] = &[
     clock("train_s", TIMINGS, "s", "training alone"),
     clock("seconds_to_threshold", TIMINGS, "s", "training time until the threshold held"),
     clock("environment", TIMINGS, "", "id of machine and build, a file in `environments/`"),
+    clock("threads", TIMINGS, "", "threads of the trial; empty in records from before it was kept"),
 ];
 
 /// Documentation of a table's columns, in the order of the file.

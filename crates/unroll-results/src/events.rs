@@ -30,6 +30,9 @@ pub enum Event {
         manifest: String,
         /// Id of the environment.
         environment: String,
+        /// Hash of the text of `experiment.toml`; not in logs from before it was kept.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        experiment: Option<String>,
     },
     /// A trial began, or went on from a checkpoint.
     TrialStarted {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use atomic_write_file::AtomicWriteFile;
 
-use crate::{Error, Result};
+use crate::{Error, Result, layout};
 
 /// Writes `bytes` to `path`: beside its place, synced, renamed, and the folder synced, so that a
 /// reader sees all of it or what was there before, whenever the program or the machine stops.
@@ -97,6 +97,15 @@ pub fn temporaries(dir: &Path) -> Result<Vec<PathBuf>> {
     }
     found.sort_unstable();
     Ok(found)
+}
+
+/// Files that keep room on the disk for a process ([`layout::RESERVE`]).
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn reserves(dir: &Path) -> Result<Vec<PathBuf>> {
+    let names = names(dir)?.into_iter().filter(|name| name.starts_with(layout::RESERVE));
+    Ok(names.map(|name| dir.join(name)).collect())
 }
 
 /// Removes what [`temporaries`] finds. For a folder that no other process writes to.

@@ -8,6 +8,8 @@ use crate::{Error, Result};
 pub const TRIALS: &str = "trials";
 /// The list of trials that the folder is for.
 pub const MANIFEST: &str = "manifest.json";
+/// The experiment, as it was given.
+pub const EXPERIMENT: &str = "experiment.toml";
 /// Earlier lists, by their id: `manifests/<id>.json`.
 pub const MANIFESTS: &str = "manifests";
 /// Machines and builds, by their id: `environments/<id>.json`.
@@ -24,6 +26,8 @@ pub const WEIGHTS: &str = "weights";
 pub const CONFLICTS: &str = "conflicts";
 /// Files that could not be read, moved out of the way.
 pub const DAMAGED: &str = "damaged";
+/// Beginning of the names of files that keep room on the disk while a process runs.
+pub const RESERVE: &str = ".reserve-";
 /// Tables.
 pub const TABLES: &str = "tables";
 /// Plots.

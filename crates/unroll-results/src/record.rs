@@ -431,4 +431,7 @@ pub struct Timing {
     pub seconds_to_threshold: Option<f64>,
     /// Id of the environment that the trial ran in ([`crate::Environment::id`]).
     pub environment: String,
+    /// Threads that the trial had; not in records from before it was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threads: Option<u64>,
 }

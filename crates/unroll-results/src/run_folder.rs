@@ -12,6 +12,9 @@ use crate::manifest::{Manifest, PlannedTrial};
 use crate::record::{Cell, Status, TrialRecord};
 use crate::{Error, Result, Tables, canonical, events, files, layout, store};
 
+/// Name of a process that writes no log.
+pub const NOBODY: &str = "";
+
 /// The records of a manifest's trials.
 #[derive(Debug, Clone)]
 pub struct Records {
@@ -156,6 +159,19 @@ pub fn states(dir: &Path, ids: impl Iterator<Item = String>) -> Result<Vec<Trial
     .collect()
 }
 
+/// Removes what processes that were killed have left half written, and the room they had set aside, unless a
+/// process other than `own` lives in the folder.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn tidy(dir: &Path, own: &str) -> Result<()> {
+    if events::others_live(dir, own)? {
+        return Ok(());
+    }
+    files::remove_temporaries(dir)?;
+    files::reserves(dir)?.iter().try_for_each(|path| files::remove(path))
+}
+
 /// What merging found.
 #[derive(Debug, Clone, Serialize)]
 pub struct Merged {
@@ -196,6 +212,7 @@ pub fn merge(dirs: &[PathBuf], out: &Path) -> Result<Merged> {
     for folder in [layout::TRIALS, layout::ENVIRONMENTS, layout::EVENTS] {
         files::create_dir(&out.join(folder))?;
     }
+    tidy(out, NOBODY)?;
     let mut merged = Merged {
         planned: manifest.trials.len(),
         records: 0,
@@ -237,9 +254,8 @@ pub fn merge(dirs: &[PathBuf], out: &Path) -> Result<Merged> {
     for &dir in sources.iter().filter(|dir| **dir != out) {
         copy_all(dir, out, layout::ENVIRONMENTS, "json")?;
         copy_all(dir, out, layout::EVENTS, "jsonl")?;
-        let text = dir.join("experiment.toml");
-        if let Ok(bytes) = fs::read(text) {
-            files::write(&out.join("experiment.toml"), &bytes)?;
+        if let Ok(bytes) = fs::read(dir.join(layout::EXPERIMENT)) {
+            files::write(&out.join(layout::EXPERIMENT), &bytes)?;
         }
     }
     // Last: from now on this is a result folder.
@@ -351,7 +367,7 @@ pub fn verify(dir: &Path) -> Result<Verified> {
         }
     }
     verified.environments = environments.len();
-    logs(dir, &fingerprints, &mut verified)?;
+    logs(dir, &manifest.id, &fingerprints, &mut verified)?;
     weights(dir, &mut verified)?;
     leftovers(dir, &mut verified)?;
     if verified.problems.is_empty() {
@@ -360,12 +376,14 @@ pub fn verify(dir: &Path) -> Result<Verified> {
     Ok(verified)
 }
 
-/// The event logs: whole, and of one mind with the records.
+/// The event logs: whole, and of one mind with the records and the experiment.
 fn logs(
     dir: &Path,
+    manifest: &str,
     fingerprints: &BTreeMap<String, String>,
     verified: &mut Verified,
 ) -> Result<()> {
+    let mut texts = BTreeSet::new();
     for log in events::read_all(dir)? {
         let path = log.path.display();
         if !log.damaged.is_empty() {
@@ -375,6 +393,11 @@ fn logs(
             verified.notes.push(format!("{path}: the process was stopped while writing a line"));
         }
         for (_, event) in log.events {
+            if let events::Event::Started { manifest: of, experiment: Some(hash), .. } = &event
+                && of == manifest
+            {
+                texts.insert(hash.clone());
+            }
             if let events::Event::TrialEnded { trial, status, fingerprint, .. } = event
                 && status != "failed"
                 && fingerprints.get(&trial).is_some_and(|kept| *kept != fingerprint)
@@ -384,6 +407,16 @@ fn logs(
                 ));
             }
         }
+    }
+    let path = dir.join(layout::EXPERIMENT);
+    match fs::read(&path) {
+        Ok(text) if texts.is_empty() || texts.contains(&canonical::hash_bytes(&text)) => {}
+        Ok(_) => verified.problems.push(format!(
+            "{}: not the experiment that the run was started with: it was changed afterwards",
+            path.display()
+        )),
+        Err(_) if texts.is_empty() => {}
+        Err(_) => verified.notes.push(format!("{}: not there", path.display())),
     }
     Ok(())
 }
@@ -410,6 +443,12 @@ fn weights(dir: &Path, verified: &mut Verified) -> Result<()> {
 fn leftovers(dir: &Path, verified: &mut Verified) -> Result<()> {
     for path in files::temporaries(dir)? {
         verified.notes.push(format!("{}: left by an interrupted write", path.display()));
+    }
+    if !events::others_live(dir, NOBODY)? {
+        for path in files::reserves(dir)? {
+            let path = path.display();
+            verified.notes.push(format!("{path}: room set aside by a run that was killed"));
+        }
     }
     for (folder, extension, what) in [
         (layout::CLAIMS, "claim", "a trial that is, or was, being worked on"),

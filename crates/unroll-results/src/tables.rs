@@ -496,6 +496,7 @@ fn throughput(records: &[TrialRecord]) -> PolarsResult<DataFrame> {
         column("tokens_per_s", &rows, |(_, times)| times.tokens_per_s),
         column("gflops_per_s", &rows, |(_, times)| times.gflops_per_s),
         column("peak_bytes", &rows, |(_, times)| times.peak_bytes),
+        column("threads", &rows, |(record, _)| record.timing.threads),
     ]);
     frame(rows.len(), columns)
 }
@@ -537,6 +538,7 @@ fn timings(records: &[TrialRecord]) -> PolarsResult<DataFrame> {
         column("train_s", records, |record| record.timing.train_s),
         column("seconds_to_threshold", records, |record| record.timing.seconds_to_threshold),
         column("environment", records, |record| record.timing.environment.clone()),
+        column("threads", records, |record| record.timing.threads),
     ];
     frame(records.len(), columns)
 }

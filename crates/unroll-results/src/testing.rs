@@ -75,6 +75,7 @@ pub(crate) fn quality(series: &str, length: usize, seed: u64, test: f64) -> Tria
             train_s: 2.0,
             seconds_to_threshold: None,
             environment: "e0".into(),
+            threads: Some(2),
         },
     }
 }

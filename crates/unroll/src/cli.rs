@@ -19,6 +19,10 @@ pub use results::{
     VerifyArgs,
 };
 
+/// The most threads, and the most trials at the same time: far more than machines have cores. Each thread has a
+/// stack of its own, and thousands of them take the machine down before they do any work.
+pub const MOST_THREADS: i64 = 1024;
+
 /// Compare sequence architectures - fairly, fast and reproducibly.
 #[derive(Debug, Parser)]
 #[command(name = "unroll", version, max_term_width = 100, subcommand_required = true)]

@@ -16,10 +16,10 @@ use clap::Parser;
 use miette::{IntoDiagnostic, miette};
 use serde_json::Value;
 
-use crate::cli::{BenchCommand, Cli, Command, DataCommand, SubmitCommand};
+use crate::cli::{BenchCommand, Cli, Command, DataCommand, MOST_THREADS, SubmitCommand};
 use crate::experiment::Plan;
 use crate::run::RunError;
-use crate::{exit, fetch, slurm};
+use crate::{environment, exit, fetch, slurm};
 
 /// What ends a command early: the exit code and what to print.
 struct Failure(u8, miette::Report);
@@ -142,7 +142,9 @@ fn output_folder(plan: &Plan, out: Option<&PathBuf>) -> PathBuf {
 
 /// The command as the user typed it, the program by its name alone.
 fn command_line() -> String {
-    let arguments = std::env::args().skip(1).map(|argument| slurm::quote(&argument));
+    // A path need not be UTF-8.
+    let arguments =
+        std::env::args_os().skip(1).map(|argument| slurm::quote(&argument.to_string_lossy()));
     ["unroll".to_owned()].into_iter().chain(arguments).collect::<Vec<_>>().join(" ")
 }
 
@@ -167,6 +169,7 @@ fn run_failure(error: RunError) -> Failure {
         RunError::Conflict { .. } | RunError::Results(unroll_results::Error::Schema { .. }) => {
             exit::CONFLICT
         }
+        RunError::TooManyThreads { .. } => exit::USAGE,
         _ => exit::FAILURE,
     };
     Failure(code, into_report(error))
@@ -183,6 +186,10 @@ fn results_failure(error: unroll_results::Error) -> Failure {
 }
 
 fn thread_pool(threads: usize) -> Result<rayon::ThreadPool, Failure> {
+    if threads > environment::cores().max(MOST_THREADS as usize) {
+        let message = miette!("--threads must lie in 1 to {MOST_THREADS}, not {threads}");
+        return Err(Failure(exit::USAGE, message));
+    }
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         // Graphs of unrolled sequences are walked by recursion.

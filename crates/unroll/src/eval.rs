@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor, Var, backprop::GradStore};
 use serde_json::{Map, Value};
+use unroll_core::architecture::LARGEST_SIZE;
 use unroll_core::model::last_step;
 use unroll_core::weights::{self, TensorFile};
 use unroll_core::{
     BuildContext, Error, Form, ForwardArgs, Init, Lengths, Probe, Result, SequenceModel, State,
-    StateTensor, Stream,
+    StateTensor, Stream, memory,
 };
 
 use crate::experiment::plan::nearest;
@@ -68,6 +69,9 @@ pub fn run(request: &EvalRequest, weights: &TensorFile, input: &TensorFile) -> R
         }
         other => other,
     })?;
+    let outputs =
+        memory::product(&[batch, seq_len, model.output_size(), request.dtype.size_in_bytes()]);
+    memory::require(format!("the output of {batch} sequences of {seq_len} steps"), outputs)?;
     let stems: Vec<String> = model.parameters().iter().map(|p| stem(&p.name)).collect();
     weights::import_beside(model.parameters(), weights, |name| {
         !is_parameter(name) && !stems.contains(&stem(name))
@@ -76,8 +80,7 @@ pub fn run(request: &EvalRequest, weights: &TensorFile, input: &TensorFile) -> R
     let x = Var::from_tensor(&place(x)?)?;
     let lengths = match input.tensors.get("lengths") {
         Some(lengths) => {
-            let lengths: Vec<i64> = lengths.to_dtype(DType::I64)?.flatten_all()?.to_vec1()?;
-            let lengths = lengths.into_iter().map(|l| usize::try_from(l).unwrap_or(0)).collect();
+            let lengths = whole_lengths(lengths)?;
             Some(Lengths::new(lengths, batch, seq_len)?)
         }
         None => None,
@@ -164,6 +167,21 @@ fn is_parameter(name: &str) -> bool {
 /// A parameter's name without numbers: the same in every layer.
 fn stem(name: &str) -> String {
     name.chars().filter(|character| !character.is_ascii_digit()).collect()
+}
+
+/// Lengths as a file has them, in any type.
+fn whole_lengths(lengths: &Tensor) -> Result<Vec<usize>> {
+    let values: Vec<f64> = lengths.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
+    values
+        .into_iter()
+        .map(|value| {
+            if value.fract() == 0.0 && (0.0..=LARGEST_SIZE as f64).contains(&value) {
+                return Ok(value as usize);
+            }
+            let message = format!("a length is a whole number of steps, not {value}");
+            Err(Error::option("lengths", message))
+        })
+        .collect()
 }
 
 /// The gradient of a variable; zeros when the loss does not depend on it.
@@ -271,4 +289,19 @@ fn options(
     }
     options.entry("input_size").or_insert_with(|| features.into());
     Ok(options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_are_whole_numbers() {
+        let of = |values: &[f32]| whole_lengths(&Tensor::new(values, &Device::Cpu).unwrap());
+        assert_eq!(of(&[3.0, 0.0]).unwrap(), [3, 0]);
+        for wrong in [6.5, -1.0, f32::NAN, f32::INFINITY] {
+            let error = of(&[3.0, wrong]).unwrap_err().to_string();
+            assert!(error.contains("whole number of steps"), "{wrong}: {error}");
+        }
+    }
 }

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 use unroll_core::Form;
-use unroll_probe::{Derivative, GradientLoss, JacobianMethod, JacobianOptions, TimingOptions};
+use unroll_probe::{
+    Derivative, GradientLoss, JacobianMethod, JacobianOptions, Stop, TimingOptions,
+};
 use unroll_results::TrialRecord;
 use unroll_results::record::{
     AttentionHead, DistanceWeight, Estimate, GateStatistics, GradientOf, GradientPoint,
@@ -51,32 +53,46 @@ impl<'a> Examples<'a> {
 }
 
 impl Measured {
-    /// Measures a float64 model after `step` training steps. `thorough`: also what takes longer.
+    /// Whether gradients after `step` training steps are here.
+    pub fn has(&self, step: u64) -> bool {
+        self.gradient.iter().any(|point| point.step == step)
+    }
+
+    /// Measures a float64 model after `step` training steps. `thorough`: also what takes longer. Adds all of it
+    /// or nothing.
     ///
     /// # Errors
-    /// When the model cannot run.
+    /// When the model cannot run, or `stop` says so.
     pub fn add(
         &mut self,
         model: &TaskModel,
         examples: &Examples<'_>,
         step: u64,
         thorough: bool,
+        stop: Stop<'_>,
     ) -> unroll_probe::Result<()> {
         let settings = examples.settings;
+        let mut found = Self::default();
         if let Some(batch) = &examples.gradient {
-            self.gradient.extend(gradient(model, batch, step)?);
+            found.gradient = gradient(model, batch, step, stop)?;
             if thorough && settings.gates {
-                self.gates.extend(gates(model, batch, step)?);
+                stop.check()?;
+                found.gates = gates(model, batch, step)?;
             }
         }
         if let Some(batch) = examples.attention.as_ref().filter(|_| thorough) {
-            self.attention.extend(attention(model, batch, step)?);
+            stop.check()?;
+            found.attention = attention(model, batch, step)?;
         }
         if let (Some(batch), Some(settings)) = (&examples.jacobian, &settings.jacobian)
             && thorough
         {
-            self.jacobians.extend(jacobians(model, batch, settings, step)?);
+            found.jacobians = jacobians(model, batch, settings, step, stop)?;
         }
+        self.gradient.append(&mut found.gradient);
+        self.gates.append(&mut found.gates);
+        self.attention.append(&mut found.attention);
+        self.jacobians.append(&mut found.jacobians);
         Ok(())
     }
 
@@ -93,10 +109,11 @@ fn gradient(
     model: &TaskModel,
     batch: &Batch,
     step: u64,
+    stop: Stop<'_>,
 ) -> unroll_probe::Result<Vec<GradientPoint>> {
     // The norm of a layer-normalised output is constant: its square would have no gradient.
     let loss = GradientLoss::RandomProjection { seed: model.seed() };
-    let decay = unroll_probe::gradient_decay_of_task(model, batch, loss, Form::Auto)?;
+    let decay = unroll_probe::gradient_decay_of_task(model, batch, loss, Form::Auto, stop)?;
     let points = decay.points().into_iter().map(|point| GradientPoint {
         of: match point.of {
             Derivative::Hidden => GradientOf::Hidden,
@@ -181,6 +198,7 @@ fn jacobians(
     batch: &Batch,
     settings: &JacobianSettings,
     step: u64,
+    stop: Stop<'_>,
 ) -> unroll_probe::Result<Vec<StateJacobian>> {
     let longest = batch.seq_len;
     let powers = std::iter::successors(Some(1usize), |distance| distance.checked_mul(2));
@@ -193,7 +211,7 @@ fn jacobians(
         seed: model.seed(),
         ..JacobianOptions::default()
     };
-    let measured = match unroll_probe::jacobian_of_task(model, batch, &options, Form::Auto) {
+    let measured = match unroll_probe::jacobian_of_task(model, batch, &options, Form::Auto, stop) {
         Err(unroll_probe::Error::Unsupported(_)) => return Ok(Vec::new()),
         other => other?,
     };
@@ -232,12 +250,13 @@ fn jacobians(
 /// Times of all phases.
 ///
 /// # Errors
-/// When the model cannot run or gives numbers that are not finite.
+/// When the model cannot run or gives numbers that are not finite, or `stop` says so.
 pub fn throughput(
     model: &TaskModel,
     task: &dyn Task,
     settings: &ThroughputSettings,
     train: &TrainConfig,
+    stop: Stop<'_>,
 ) -> unroll_probe::Result<Vec<Throughput>> {
     use unroll_probe::Phase as Timed;
     let mut phases = vec![Timed::Forward, Timed::Backward, Timed::TrainStep];
@@ -251,7 +270,8 @@ pub fn throughput(
     };
     let batch_size = settings.batch_size;
     let gauge = Gauge::of(model.device());
-    let timings = unroll_probe::measure(model, task, batch_size, &phases, train, &options, &gauge)?;
+    let timings =
+        unroll_probe::measure(model, task, batch_size, &phases, train, &options, &gauge, stop)?;
     let rows = timings.into_iter().map(|timing| Throughput {
         phase: match timing.phase {
             Timed::Forward => Phase::Forward,

@@ -1,13 +1,19 @@
-//! Memory in use: on the CPU if the program was started with a counting allocator, on a GPU as its driver tells.
+//! Memory in use: on the CPU if the program was started with a counting allocator, on a GPU as its driver
+//! tells. And what a trial will need at the least.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use candle_core::Device;
 use mimalloc::MiMalloc;
+use unroll_core::memory;
 use unroll_kernels::gpu::HighWater;
 use unroll_kernels::memory::CountingAllocator;
 use unroll_probe::MemoryGauge;
+use unroll_results::record::TrialKind;
+use unroll_train::OptimizerKind;
+
+use crate::experiment::TrialSpec;
 
 /// The program's allocator.
 pub type Allocator = CountingAllocator<MiMalloc>;
@@ -72,6 +78,41 @@ impl MemoryGauge for Gauge {
             before => Some(peak.saturating_sub(before)),
         }
     }
+}
+
+/// Refuses a trial on the CPU that needs more memory than this machine has: for its weights, with gradients and
+/// what the optimiser keeps of each, and for the outputs of all layers over a batch `(B, T)`. Estimated from
+/// below: a trial that runs is never refused.
+///
+/// # Errors
+/// [`unroll_core::Error::Memory`].
+pub fn require(
+    spec: &TrialSpec,
+    parameters: u64,
+    [batch, steps]: [usize; 2],
+) -> unroll_core::Result<()> {
+    let size =
+        |key: &str| spec.options.get(key).and_then(serde_json::Value::as_u64).unwrap_or(1) as usize;
+    let (element, outputs, copies) = match spec.kind {
+        // Recurrent models are followed back in segments: of the whole length there are norms alone.
+        TrialKind::Gradient => (8, 1, 2),
+        TrialKind::Quality | TrialKind::Throughput => {
+            let kept = spec.train.as_ref().map_or(0, |train| match train.optimizer {
+                OptimizerKind::Sgd => 0,
+                OptimizerKind::RmsProp => 1,
+                OptimizerKind::Adam | OptimizerKind::AdamW => 2,
+            });
+            let element = spec.dtype.dtype().size_in_bytes();
+            (element, size("hidden_size").saturating_mul(size("num_layers")), 2 + kept)
+        }
+    };
+    let weights = memory::product(&[parameters as usize, element, copies]);
+    memory::require(format!("training a model of {parameters} parameters"), weights)?;
+    let batch_bytes = memory::product(&[batch, steps, outputs, element]);
+    memory::require(
+        format!("a model of {parameters} parameters on {batch} sequences of {steps} steps"),
+        weights.saturating_add(batch_bytes),
+    )
 }
 
 #[cfg(test)]

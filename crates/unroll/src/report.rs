@@ -28,6 +28,7 @@ pub fn write(dir: &Path) -> miette::Result<Written> {
     if manifest.trials.is_empty() {
         return Err(miette!("{} holds no trials", dir.display()));
     }
+    run_folder::tidy(dir, run_folder::NOBODY).map_err(plain)?;
     let run_folder::Records { records, missing } =
         run_folder::records(dir, &manifest).map_err(plain).wrap_err(
             "`unroll run` with the same --out sets damaged records aside and runs their trials again",
@@ -43,7 +44,13 @@ pub fn write(dir: &Path) -> miette::Result<Written> {
         format!("every trial is saved; `unroll report {}` makes tables and plots", dir.display())
     })?;
     let missing = missing.len();
-    Ok(Written { terminal: terminal_text(&summary), summary: as_json(&summary), missing })
+    let terminal = if records.is_empty() {
+        let trials = if missing == 1 { "trial is" } else { "trials are" };
+        format!("There are no results yet: {missing} {trials} planned and none has a record.\n")
+    } else {
+        terminal_text(&summary)
+    };
+    Ok(Written { terminal, summary: as_json(&summary), missing })
 }
 
 /// What the report of a folder says besides its numbers.

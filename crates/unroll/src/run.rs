@@ -4,8 +4,9 @@
 //! Several processes may run the same plan in one folder. They share the trials by claims
 //! ([`unroll_results::claims`]), and what each of them writes would be the same.
 
+mod folder;
+
 use std::collections::{HashMap, VecDeque};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
@@ -13,13 +14,15 @@ use std::time::Duration;
 
 use serde::Serialize;
 use unroll_results::claims::{self, Attempt, Beat, Claim, Claims, Owner};
-use unroll_results::events::{self, Event, EventLog};
+use unroll_results::events::{Event, EventLog};
 use unroll_results::record::{Status, TrialKind};
 use unroll_results::run_folder::{self, State};
 use unroll_results::store::{self, Kept};
-use unroll_results::{Environment, Manifest, TrialRecord, files, layout};
+use unroll_results::{Manifest, TrialRecord};
 
+use self::folder::Folder;
 use crate::checkpoint::Checkpoints;
+use crate::cli::MOST_THREADS;
 use crate::experiment::{Plan, Trial};
 use crate::progress::Progress;
 use crate::trial::{self, Outcome, Surroundings};
@@ -27,9 +30,6 @@ use crate::{device, environment, exit};
 
 /// Time between two looks at trials that other processes work on.
 const POLL: Duration = Duration::from_millis(500);
-
-/// Room kept free on the disk for the record of a trial that ends when the disk is full, bytes.
-const RESERVE: usize = 4 << 20;
 
 /// Why a run did not come to its end.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +56,17 @@ pub enum RunError {
     Full {
         /// The folder.
         dir: PathBuf,
+    },
+    /// More threads than any machine has a use for.
+    #[error(
+        "{jobs} trials at the same time with {threads} threads each are {} threads: at most {MOST_THREADS} in all",
+        jobs * threads
+    )]
+    TooManyThreads {
+        /// Trials at the same time.
+        jobs: usize,
+        /// Threads of each.
+        threads: usize,
     },
     /// A thread pool could not be made.
     #[error("cannot start {threads} threads: {source}")]
@@ -183,6 +194,10 @@ pub fn run(
     interrupt: &AtomicBool,
 ) -> Result<RunOutcome, RunError> {
     let dir = &options.out;
+    let (jobs, threads) = (options.jobs, options.threads);
+    if jobs.saturating_mul(threads) > environment::cores().max(MOST_THREADS as usize) {
+        return Err(RunError::TooManyThreads { jobs, threads });
+    }
     let manifest = plan.manifest();
     let environment = environment::current(options.threads);
     let owner = Owner::current();
@@ -196,6 +211,9 @@ pub fn run(
     let mut left = Vec::new();
     let states = entered.states(&selected, progress)?;
     entered.tidy(&selected, &states)?;
+    if options.keep_weights {
+        folder::warn_of_missing_weights(dir, &selected, &states, progress)?;
+    }
     for (trial, state) in selected.iter().zip(states) {
         match state {
             State::Finished | State::Diverged => outcome.count_before(state),
@@ -203,7 +221,8 @@ pub fn run(
             _ => left.push(*trial),
         }
     }
-    warn_of_other_builds(dir, &selected, &environment, progress)?;
+    folder::warn_of_other_builds(dir, &selected, &environment, progress)?;
+    folder::warn_of_other_threads(dir, &selected, options.threads, progress)?;
 
     let mut devices = HashMap::new();
     for trial in &left {
@@ -248,6 +267,9 @@ pub fn run(
     outcome.interrupted = interrupt.load(Ordering::Relaxed);
     let code = result.as_ref().map_or(exit::FAILURE, |()| outcome.exit_code());
     entered.leave(code)?;
+    if code == exit::OK {
+        folder::tell_abandoned(dir, plan, progress)?;
+    }
     result.map(|()| outcome)
 }
 
@@ -268,192 +290,6 @@ fn select<'a>(plan: &'a Plan, manifest: &Manifest, shard: Option<Shard>) -> Vec<
 pub fn states(out: &Path, trials: &[&Trial]) -> Result<Vec<State>, RunError> {
     let ids = trials.iter().map(|trial| trial.id.clone());
     Ok(run_folder::states(out, ids)?.into_iter().map(|trial| trial.state).collect())
-}
-
-/// Says when results are kept that another build or machine has computed.
-fn warn_of_other_builds(
-    dir: &Path,
-    trials: &[&Trial],
-    environment: &Environment,
-    progress: &dyn Progress,
-) -> Result<(), RunError> {
-    let mut counts: HashMap<String, usize> = HashMap::new();
-    for trial in trials {
-        if let Some(record) = store::find(dir, &trial.id)? {
-            *counts.entry(record.timing.environment).or_default() += 1;
-        }
-    }
-    let (mut others, mut example) = (0, None);
-    for (id, count) in counts {
-        match Environment::read(dir, &id) {
-            Ok(other) if other.numerics() == environment.numerics() => {}
-            Ok(other) => {
-                others += count;
-                example = example.max(Some(other.build()));
-            }
-            Err(_) => others += count,
-        }
-    }
-    if others > 0 {
-        progress.note(&format!(
-            "{others} trials of this folder were computed by another build or machine ({}) than \
-             this one ({}). They are kept; `unroll replay {}` tells whether the results are the same.",
-            example.unwrap_or_else(|| "unknown".into()),
-            environment.build(),
-            dir.display()
-        ));
-    }
-    Ok(())
-}
-
-/// A result folder that this process has entered.
-struct Folder {
-    dir: PathBuf,
-    log: EventLog,
-    environment: String,
-    reserve: PathBuf,
-}
-
-impl Folder {
-    /// Makes the folder if need be, tidies up after processes that were killed, and writes down what
-    /// will run.
-    fn enter(
-        dir: &Path,
-        plan: &Plan,
-        manifest: &Manifest,
-        environment: &Environment,
-        options: &RunOptions,
-        owner: &Owner,
-        progress: &dyn Progress,
-    ) -> Result<Self, RunError> {
-        // Before anything is written: a folder of another version is left as it is.
-        let before = match Manifest::find(dir) {
-            Err(error) if error.is_damage() => {
-                let aside = store::set_aside(dir, &dir.join(layout::MANIFEST))?;
-                progress.note(&format!("{error}; it is now {}", aside.display()));
-                None
-            }
-            other => other?,
-        };
-        files::create_dir(&dir.join(layout::TRIALS))?;
-        let log = EventLog::create(dir, &owner.host)?;
-        let others = events::others_live(dir, log.process())?;
-        if let Some(message) = before.as_ref().and_then(|before| before.difference(manifest)) {
-            if others {
-                return Err(RunError::Conflict { dir: dir.to_owned(), message });
-            }
-            progress.note(&format!(
-                "The experiment has changed since the last run here: {message}. Trials that mean \
-                 the same are kept; the earlier list of trials is in {}/.",
-                layout::MANIFESTS
-            ));
-        }
-        if !others {
-            files::remove_temporaries(dir)?;
-            remove_reserves(dir)?;
-        }
-        let reserve = dir.join(format!(".reserve-{}", log.process()));
-        write_reserve(&reserve)?;
-        files::write(&dir.join("experiment.toml"), plan.text.as_bytes())?;
-        manifest.write(dir)?;
-        let environment = environment.write(dir)?;
-        log.append(Event::Started {
-            host: owner.host.clone(),
-            pid: owner.pid,
-            command: options.command.clone(),
-            manifest: manifest.id.clone(),
-            environment: environment.clone(),
-        });
-        Ok(Self { dir: dir.to_owned(), log, environment, reserve })
-    }
-
-    /// Where each trial stands; records that cannot be read are set aside.
-    fn states(&self, trials: &[&Trial], progress: &dyn Progress) -> Result<Vec<State>, RunError> {
-        let states = states(&self.dir, trials)?;
-        for (trial, _) in trials.iter().zip(&states).filter(|(_, s)| **s == State::Damaged) {
-            let path = store::path(&self.dir, &trial.id)?;
-            if let Err(error) = store::read(&path)
-                && error.is_damage()
-            {
-                let aside = store::set_aside(&self.dir, &path)?;
-                progress.note(&format!(
-                    "{error}. It is now {}; the trial runs again.",
-                    aside.display()
-                ));
-                let (file, message) = (path.display().to_string(), error.to_string());
-                self.log.append(Event::SetAside { file, message });
-            }
-        }
-        Ok(states)
-    }
-
-    /// Removes what processes that were killed right after a trial's end have left of it.
-    fn tidy(&self, trials: &[&Trial], states: &[State]) -> Result<(), RunError> {
-        for (trial, _) in trials.iter().zip(states).filter(|(_, state)| state.is_done()) {
-            for (folder, extension) in
-                [(layout::CHECKPOINTS, "checkpoint"), (layout::CLAIMS, "claim")]
-            {
-                files::remove(&layout::file_of(&self.dir, folder, &trial.id, extension)?)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Keeps a record, on a full disk in the place that was reserved for it.
-    fn keep(&self, record: &TrialRecord) -> Result<Kept, RunError> {
-        match store::keep(&self.dir, record) {
-            Err(error) if error.is_full() => {
-                files::remove(&self.reserve)?;
-                store::keep(&self.dir, record)?;
-                Err(RunError::Full { dir: self.dir.clone() })
-            }
-            other => Ok(other?),
-        }
-    }
-
-    fn leave(&self, code: u8) -> Result<(), RunError> {
-        self.log.append(Event::Ended { code });
-        self.log.leave();
-        // Empty folders say nothing; those who need one make it.
-        if !events::others_live(&self.dir, self.log.process())? {
-            for folder in [layout::CLAIMS, layout::CHECKPOINTS] {
-                std::fs::remove_dir(self.dir.join(folder)).ok();
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // Also when a run ends before its first trial.
-        files::remove(&self.reserve).ok();
-    }
-}
-
-/// Writes bytes that no file system leaves out.
-fn write_reserve(path: &Path) -> Result<(), RunError> {
-    let mut bytes = vec![0; RESERVE];
-    blake3::Hasher::new().finalize_xof().fill(&mut bytes);
-    let write = || -> std::io::Result<()> {
-        let mut file = std::fs::File::create(path)?;
-        file.write_all(&bytes)?;
-        file.sync_data()
-    };
-    write().map_err(|source| {
-        std::fs::remove_file(path).ok();
-        unroll_results::Error::Io { path: path.to_owned(), source }.into()
-    })
-}
-
-/// Removes the reserves of processes that were killed.
-fn remove_reserves(dir: &Path) -> Result<(), RunError> {
-    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with(".reserve-") {
-            files::remove(&entry.path())?;
-        }
-    }
-    Ok(())
 }
 
 /// Passes progress on, writes it into the log and remembers it for the claims.

@@ -11,6 +11,7 @@ use candle_core::{DType, Device};
 use unroll_core::weights::export;
 use unroll_core::{Architecture, BuildContext, Stream};
 use unroll_kernels::gpu;
+use unroll_probe::Stop;
 use unroll_results::record::{
     self, Alignment, BaselineValue, Better, CurvePoint, LengthEvaluation, ModelCost, OtherMetric,
     Quality, Status, Timing, Trace, TrialKind,
@@ -24,6 +25,7 @@ use unroll_train::{
 use crate::checkpoint::Checkpoints;
 use crate::experiment::{Precision, Trial, TrialSpec};
 use crate::measure::{self, Examples, Measured};
+use crate::memory;
 use crate::progress::Progress;
 use crate::theory;
 
@@ -108,6 +110,8 @@ pub fn run(trial: &Trial, device: &Device, surroundings: Surroundings<'_>) -> Ou
     let failure = match result {
         Ok(Ok(Ran::ToItsEnd)) => None,
         Ok(Ok(Ran::Paused(step))) => return Outcome::Paused(step),
+        // Gradient and throughput trials begin anew.
+        Ok(Err(TrialError::Probe(unroll_probe::Error::Interrupted))) => return Outcome::Paused(0),
         Ok(Err(error)) => Some(error.to_string()),
         Err(panic) => Some(format!("internal error: {}", panic_message(panic.as_ref()))),
     };
@@ -117,6 +121,7 @@ pub fn run(trial: &Trial, device: &Device, surroundings: Surroundings<'_>) -> Ou
     }
     record.timing.wall_s = runner.wall_s();
     surroundings.environment.clone_into(&mut record.timing.environment);
+    record.timing.threads = Some(rayon::current_num_threads() as u64);
     Outcome::Ended(Box::new(record))
 }
 
@@ -199,9 +204,13 @@ struct Runner<'a> {
     measured: Measured,
 }
 
-impl Runner<'_> {
+impl<'a> Runner<'a> {
     fn interrupted(&self) -> bool {
         self.surroundings.interrupt.load(Ordering::Relaxed)
+    }
+
+    fn stop(&self) -> Stop<'a> {
+        Stop::when(self.surroundings.interrupt)
     }
 
     fn wall_s(&self) -> f64 {
@@ -215,6 +224,7 @@ impl Runner<'_> {
             TrialKind::Gradient => DType::F64,
             TrialKind::Quality | TrialKind::Throughput => self.spec.dtype.dtype(),
         };
+        self.fits(task.as_ref(), record.cell.batch_size)?;
         let model = self.model(task.as_ref(), dtype)?;
         record.cell.form = model.form_name()?.to_owned();
         let batch_size = record.cell.batch_size;
@@ -231,7 +241,7 @@ impl Runner<'_> {
                 self.surroundings.progress.started(self.trial, 0);
                 if let Some(settings) = &self.spec.gradient {
                     let examples = Examples::of(task.as_ref(), settings);
-                    self.measured.add(&model, &examples, 0, true)?;
+                    self.measured.add(&model, &examples, 0, true, self.stop())?;
                     self.measured.copy_to(record);
                 }
                 Ok(Ran::ToItsEnd)
@@ -239,13 +249,23 @@ impl Runner<'_> {
             TrialKind::Throughput => {
                 self.surroundings.progress.started(self.trial, 0);
                 if let (Some(settings), Some(train)) = (&self.spec.throughput, &self.spec.train) {
+                    let stop = self.stop();
                     record.throughput =
-                        measure::throughput(&model, task.as_ref(), settings, train)?;
+                        measure::throughput(&model, task.as_ref(), settings, train, stop)?;
                 }
-                // Times taken while somebody pressed Ctrl-C are none.
-                Ok(if self.interrupted() { Ran::Paused(0) } else { Ran::ToItsEnd })
+                Ok(Ran::ToItsEnd)
             }
         }
+    }
+
+    /// An allocation that fails would end the process, and with it all other trials. A GPU's driver says no.
+    fn fits(&self, task: &dyn Task, batch_size: usize) -> Result<()> {
+        if !self.device.is_cpu() {
+            return Ok(());
+        }
+        let (architecture, options) = (self.architecture()?, &self.spec.options);
+        let cost = unroll_train::model_cost(architecture, options, task, batch_size)?;
+        Ok(memory::require(self.spec, cost.parameters, [batch_size, task.seq_len()])?)
     }
 
     fn architecture(&self) -> Result<&'static dyn Architecture> {
@@ -293,8 +313,16 @@ impl Runner<'_> {
         let settings = self.spec.gradient.as_ref();
         let examples = settings.map(|settings| Examples::of(task, settings));
         let examples = examples.as_ref();
-        if trainer.step() == 0 {
-            self.measure_if_due(model, task, examples, 0)?;
+        // What is not there was never begun, or was interrupted.
+        if !self.measured.has(trainer.step()) {
+            self.measure_if_due(model, task, examples, trainer.step())?;
+            if self.interrupted() {
+                // No step further: the measurement may still have to be made of these weights.
+                let step = trainer.step();
+                let outcome = trainer
+                    .run_to(step, &mut |_: &unroll_train::Progress<'_>| ControlFlow::Break(()))?;
+                return Ok((trainer, outcome));
+            }
         }
         let every = checkpoints.map(Checkpoints::every);
         loop {
@@ -353,7 +381,11 @@ impl Runner<'_> {
         thorough: bool,
     ) -> Result<()> {
         let twin = unroll_probe::f64_twin(task, self.architecture()?, &self.spec.options, model)?;
-        Ok(self.measured.add(&twin, examples, step, thorough)?)
+        match self.measured.add(&twin, examples, step, thorough, self.stop()) {
+            // The training is put down here, and the measurement made when it goes on.
+            Err(unroll_probe::Error::Interrupted) => Ok(()),
+            other => Ok(other?),
+        }
     }
 
     /// Puts the trial down when somebody asked for it: the steps done, if so.
@@ -496,8 +528,14 @@ impl Runner<'_> {
         if let Some(settings) = &self.spec.gradient
             && settings.after_training
             && !settings.is_due(outcome.steps)
+            && !self.measured.has(outcome.steps)
         {
             self.measure(model, task, &Examples::of(task, settings), outcome.steps, true)?;
+            if !self.measured.has(outcome.steps)
+                && let Some(paused) = self.put_down(&trainer)
+            {
+                return Ok(paused);
+            }
         }
         self.measured.copy_to(record);
         Ok(Ran::ToItsEnd)

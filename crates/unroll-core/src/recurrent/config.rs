@@ -70,18 +70,19 @@ impl StackConfig {
     /// Cost of a stack whose cells have `gates` gates and `states` state vectors.
     pub fn cost(&self, gates: usize, states: usize, batch: usize, seq_len: usize) -> Cost {
         let (gates, hidden) = (gates as u64, self.hidden_size as u64);
-        let (batch, rows) = (batch as u64, (batch * seq_len) as u64);
+        let (batch, rows) = (batch as u64, batch.saturating_mul(seq_len) as u64);
         let mut total = Cost::default();
         for layer in 0..self.num_layers {
             let inputs = self.layer_inputs(layer) as u64;
             let biases = if self.bias { 2 * gates * hidden } else { 0 };
-            let forward_flops = 2 * gates * rows * hidden * (inputs + hidden);
+            let weights = (gates * hidden).saturating_mul(inputs + hidden);
+            let forward_flops = rows.saturating_mul(weights).saturating_mul(2);
             let one = Cost {
-                parameters: gates * hidden * (inputs + hidden) + biases,
+                parameters: weights.saturating_add(biases),
                 forward_flops,
-                backward_flops: 2 * forward_flops,
-                state_elements: states as u64 * batch * hidden,
-                activation_elements: rows * (inputs + hidden * (gates + states as u64)),
+                backward_flops: forward_flops.saturating_mul(2),
+                state_elements: batch.saturating_mul(states as u64 * hidden),
+                activation_elements: rows.saturating_mul(inputs + hidden * (gates + states as u64)),
             };
             for _ in 0..self.directions() {
                 total = total + one;

@@ -15,7 +15,7 @@ use unroll_core::model::last_step;
 use unroll_core::{Form, ForwardArgs, Probe, SequenceModel, State, StateTensor};
 
 use super::{Derivative, GradientLoss, GradientNorms, norm};
-use crate::{Error, Result};
+use crate::{Error, Result, Stop};
 
 /// Steps differentiated at once. A gradient may shrink or grow by 1e19 at each of them before it
 /// leaves the range of f64 within a segment.
@@ -95,10 +95,11 @@ pub(super) fn norms(
     loss: GradientLoss,
     form: Form,
     parts: Parts,
+    stop: Stop<'_>,
 ) -> Result<(Vec<GradientNorms>, &'static str)> {
     let (batch, seq_len, _) = ForwardArgs::new(input).dims(body.input_size())?;
     let layout = body.probe_layout();
-    let (ends, states) = states_between(body, input, form)?;
+    let (ends, states) = states_between(body, input, form, stop)?;
 
     let mut norms: Vec<GradientNorms> = (0..layout.hidden)
         .map(|layer| (Derivative::Hidden, layer))
@@ -113,6 +114,7 @@ pub(super) fn norms(
     let mut adjoint: Option<Adjoint> = None;
     let mut ran = "";
     for (index, before) in states.iter().enumerate().rev() {
+        stop.check()?;
         let (from, to) = (ends[index], ends[index + 1]);
         let copies = if adjoint.is_some() { parts.count() } else { 1 };
         let repeated = |tensor: &Tensor, axis: usize| -> Result<Tensor> {
@@ -208,6 +210,7 @@ fn states_between(
     body: &dyn SequenceModel,
     input: &Tensor,
     form: Form,
+    stop: Stop<'_>,
 ) -> Result<(Vec<usize>, Vec<State>)> {
     let (batch, seq_len, _) = input.dims3()?;
     // Full segments at the end, where gradients are largest.
@@ -216,6 +219,7 @@ fn states_between(
     ends.extend((first..=seq_len).step_by(SEGMENT));
     let mut states = vec![body.zero_state(batch)?];
     for pair in ends.windows(2).take(ends.len() - 2) {
+        stop.check()?;
         let x = input.narrow(1, pair[0], pair[1] - pair[0])?.detach();
         let state = states.last();
         let output = body.forward(&ForwardArgs { state, form, ..ForwardArgs::new(&x) })?;

@@ -6,7 +6,7 @@ use candle_core::{DType, Tensor, Var};
 use nalgebra::DMatrix;
 use unroll_core::{Form, ForwardArgs, SequenceModel, State, StateTensor};
 
-use crate::{Error, Result};
+use crate::{Error, Result, Stop};
 
 /// Most adjoints that are pulled back at once: enough to fill the products, few enough to bound the
 /// memory of large states.
@@ -121,6 +121,7 @@ pub(super) struct Trajectory<'a> {
     states: Vec<State>,
     /// The form that ran.
     ran: &'static str,
+    stop: Stop<'a>,
 }
 
 impl<'a> Trajectory<'a> {
@@ -135,6 +136,7 @@ impl<'a> Trajectory<'a> {
         input: Tensor,
         window: usize,
         form: Form,
+        stop: Stop<'a>,
     ) -> Result<Self> {
         let steps = input.dim(1)?;
         let first = steps - window;
@@ -152,6 +154,7 @@ impl<'a> Trajectory<'a> {
         }
         let mut states = Vec::with_capacity(window);
         for t in first..steps {
+            stop.check()?;
             let next = advance(&state, t, 1)?;
             unroll_core::weights::check_finite(
                 &format!("state after step {}", t + 1),
@@ -159,7 +162,7 @@ impl<'a> Trajectory<'a> {
             )?;
             states.push(std::mem::replace(&mut state, next));
         }
-        Ok(Self { body, form, layout: layout.clone(), input, states, ran })
+        Ok(Self { body, form, layout: layout.clone(), input, states, ran, stop })
     }
 
     pub(super) fn layout(&self) -> &Layout {
@@ -204,6 +207,7 @@ impl<'a> Trajectory<'a> {
         adjoints: &[f64],
         copies: usize,
     ) -> Result<Vec<f64>> {
+        self.stop.check()?;
         let Layout { parts, size } = &self.layout;
         let before = &self.states[self.states.len() - distance];
         let vars = parts

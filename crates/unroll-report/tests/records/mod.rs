@@ -71,6 +71,7 @@ pub(crate) fn blank(
             train_s: 10.0,
             seconds_to_threshold: None,
             environment: String::new(),
+            threads: None,
         },
     }
 }

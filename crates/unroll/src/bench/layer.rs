@@ -2,10 +2,10 @@
 
 use candle_core::{DType, Device, Tensor, Var};
 use serde_json::{Map, Value};
-use unroll_core::{BuildContext, Error, Form, Init, Stream, ops};
+use unroll_core::{BuildContext, Error, Form, Init, Stream, memory, ops};
 use unroll_kernels::AttentionArgs;
 use unroll_kernels::attention::Mask;
-use unroll_probe::{LayerMode, LayerTiming, MemoryGauge, TimingOptions, bench_layer, time};
+use unroll_probe::{LayerMode, LayerTiming, MemoryGauge, Stop, TimingOptions, bench_layer, time};
 
 use crate::experiment::plan::nearest;
 use crate::memory::Gauge;
@@ -50,6 +50,9 @@ const SDPA: &str = "sdpa";
 /// candle's own layers, as yardsticks: one graph node for every operation of every step.
 const CANDLE: [&str; 2] = ["candle_gru", "candle_lstm"];
 
+/// The longest that a layer is timed for, seconds.
+const LONGEST: f64 = 3600.0;
+
 /// Times a layer on standard normal input.
 ///
 /// # Errors
@@ -59,6 +62,11 @@ pub fn layer(request: &LayerRequest) -> unroll_probe::Result<LayerTiming> {
         [("batch", request.batch), ("seq-len", request.seq_len), ("hidden", request.hidden)]
     {
         unroll_core::architecture::require_positive(name, value)?;
+    }
+    fits(request)?;
+    if !(0.0..=LONGEST).contains(&request.min_seconds) {
+        let message = format!("must lie in 0 to {LONGEST}, not {}", request.min_seconds);
+        return Err(Error::option("min-seconds", message).into());
     }
     let options = match request.iterations {
         Some(iterations) => {
@@ -71,6 +79,9 @@ pub fn layer(request: &LayerRequest) -> unroll_probe::Result<LayerTiming> {
             min_iterations: 5,
         },
     };
+    if request.arch == SDPA || CANDLE.contains(&request.arch.as_str()) {
+        has_options(request)?;
+    }
     if request.arch == SDPA {
         return sdpa(request, &options);
     }
@@ -107,6 +118,43 @@ pub fn layer(request: &LayerRequest) -> unroll_probe::Result<LayerTiming> {
     let mode = if request.train { LayerMode::Train } else { LayerMode::Infer };
     let size = (request.batch, request.seq_len);
     bench_layer(model.as_ref(), size, mode, request.form, 0, &options, &Gauge::of(&request.device))
+}
+
+/// The layers that are no architecture have few options: one that has no effect would be timed as if it had.
+fn has_options(request: &LayerRequest) -> unroll_core::Result<()> {
+    let sdpa = request.arch == SDPA;
+    for (flag, given) in [
+        ("--layers", request.layers.is_some_and(|layers| layers != 1)),
+        ("--input", sdpa && request.input != request.hidden),
+        ("--heads", !sdpa && request.heads.is_some()),
+        ("--causal", !sdpa && request.causal),
+    ] {
+        if given {
+            return Err(Error::option(flag, format!("`{}` has none", request.arch)));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses sizes for which the machine has no memory, before anything is allocated: a square weight of the hidden
+/// size, and inputs and outputs.
+fn fits(request: &LayerRequest) -> unroll_core::Result<()> {
+    if !request.device.is_cpu() {
+        return Ok(());
+    }
+    let LayerRequest { batch, seq_len, input, hidden, .. } = *request;
+    for (name, value) in [("input", input), ("hidden", hidden)] {
+        unroll_core::architecture::require_positive(name, value)?;
+    }
+    let element = request.dtype.size_in_bytes();
+    let square = memory::product(&[hidden, hidden, element]);
+    let weight = if request.arch == SDPA { 0 } else { square };
+    let rows = memory::product(&[batch, seq_len, input + hidden, element]);
+    let what = format!(
+        "`{}` with {hidden} hidden units on {batch} sequences of {seq_len} steps",
+        request.arch
+    );
+    memory::require(what, weight.saturating_add(rows))
 }
 
 /// Scaled dot-product attention on given queries, keys and values `(B, N, T, d)`.
@@ -170,7 +218,7 @@ fn timed<T>(
     step: impl Fn(&()) -> unroll_probe::Result<T>,
 ) -> unroll_probe::Result<LayerTiming> {
     let gauge: &dyn MemoryGauge = &Gauge::of(&request.device);
-    let timed = time(options, &request.device, gauge, || Ok(()), step)?;
+    let timed = time(options, &request.device, gauge, Stop::NEVER, || Ok(()), step)?;
     Ok(LayerTiming {
         median_s: timed.median_s,
         min_s: timed.min_s,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::MOST_THREADS;
 use crate::run::Shard;
 
 /// Options of `unroll gate`.
@@ -16,10 +17,10 @@ pub struct GateArgs {
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
     /// Threads of each trial [default: the cores divided by the jobs]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=MOST_THREADS))]
     pub threads: Option<u32>,
     /// Trials at the same time
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=MOST_THREADS))]
     pub jobs: u32,
     /// Result folder; finished trials in it are not run again [default: a temporary one]
     #[arg(long, value_name = "DIR")]
@@ -44,10 +45,10 @@ pub struct RunArgs {
     #[arg(long)]
     pub device: Option<String>,
     /// Threads of each trial [default: the cores divided by the jobs]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=MOST_THREADS))]
     pub threads: Option<u32>,
     /// Trials at the same time
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=MOST_THREADS))]
     pub jobs: u32,
     /// Run one of N parts of the experiment, which are about equally long; see `unroll merge`
     #[arg(long, value_name = "I/N")]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::MOST_THREADS;
 use crate::experiment::Precision;
 use crate::parity::Rounding;
 
@@ -74,7 +75,7 @@ pub struct ParityArgs {
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
     /// Threads [default: all cores]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=MOST_THREADS))]
     pub threads: Option<u32>,
     /// Print as JSON
     #[arg(long)]

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::MOST_THREADS;
+
 /// Options of `unroll status`.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
@@ -36,7 +38,7 @@ pub struct ReplayArgs {
     /// Beginning of a trial's id [default: all trials]
     pub trial: Option<String>,
     /// Threads [default: all cores]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=MOST_THREADS))]
     pub threads: Option<u32>,
     /// Print as JSON
     #[arg(long)]
@@ -72,7 +74,7 @@ pub struct SampleArgs {
     #[arg(long, value_name = "STEPS")]
     pub context: Option<usize>,
     /// Threads [default: all cores]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=MOST_THREADS))]
     pub threads: Option<u32>,
     /// Print as JSON
     #[arg(long)]

@@ -28,7 +28,8 @@ pub(super) fn status(args: &StatusArgs) -> Outcome {
     let plain: Vec<State> = states.iter().map(|trial| trial.state).collect();
     let weight = |done: bool| -> f64 {
         let trials = manifest.trials.iter().zip(&plain);
-        trials.filter(|(_, s)| s.is_done() == done).map(|(t, _)| t.weight).sum()
+        // An empty sum of floats is -0.
+        trials.filter(|(_, s)| s.is_done() == done).map(|(t, _)| t.weight).sum::<f64>() + 0.0
     };
     let share = weight(true) / (weight(true) + weight(false)).max(f64::MIN_POSITIVE);
     if args.json {

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
+use unroll_core::architecture::LARGEST_SIZE;
 use unroll_core::{Architecture, Family};
 use unroll_results::Skipped;
 use unroll_results::record::{Cell, TrialKind};
@@ -291,6 +292,12 @@ impl Planner {
             Ok((resolve(architecture, Some(size))?, Some(target)))
         })();
         let (options, target) = matched.map_err(|error| self.model_error(&error, architecture))?;
+        let element = match kind {
+            TrialKind::Gradient => 8,
+            _ => settings.dtype.dtype().size_in_bytes(),
+        };
+        self.fits_some_machine(architecture, &options, element)?;
+        self.batch_fits_some_machine(kind, &options, [batch_size, task.seq_len()], element)?;
         self.may_learn(architecture, &options, task.as_ref())?;
         let cost = unroll_train::model_cost(architecture, &options, task.as_ref(), batch_size)
             .map_err(|error| self.model_error(&error, architecture))?;
@@ -579,6 +586,11 @@ impl Planner {
                 let message = "a sequence has at least one step: length 0 is not possible";
                 let at = self.axis_value("length", &0.into());
                 Err(self.document.error(&at, message.into()).into())
+            }
+            Some(length) if length > LARGEST_SIZE as u64 => {
+                let message = format!("a sequence has at most {LARGEST_SIZE} steps, not {length}");
+                let at = self.axis_value("length", &length.into());
+                Err(self.document.error(&at, message).into())
             }
             Some(length) => Ok((length as usize, false)),
             None => {

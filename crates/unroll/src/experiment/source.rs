@@ -57,6 +57,8 @@ pub struct Document {
     sources: Vec<Source>,
     /// By dotted path; array elements by index.
     places: HashMap<Vec<String>, Place>,
+    /// A number that no setting can have: NaN or infinite.
+    not_finite: Option<(Place, String)>,
 }
 
 impl Document {
@@ -69,6 +71,7 @@ impl Document {
             tree: Map::new(),
             sources: vec![Source { name: path.display().to_string(), text }],
             places: HashMap::new(),
+            not_finite: None,
         };
         document.tree = document.read(0)?;
         Ok(document)
@@ -98,6 +101,7 @@ impl Document {
         };
         let tree = match self.read(source) {
             Ok(tree) => tree,
+            Err(error) if self.not_finite.is_some() => return Err(error),
             Err(error) => {
                 let quoted = Value::String(value.trim().to_owned());
                 self.sources[source].text = format!("{}={quoted}", key.trim());
@@ -125,7 +129,14 @@ impl Document {
             let place = Place { source, key: span.clone(), value: span };
             self.error_at(&place, "not valid TOML", error.message().to_owned(), None)
         })?;
-        Ok(self.table(source, table.get_ref(), &mut Vec::new()))
+        let tree = self.table(source, table.get_ref(), &mut Vec::new());
+        match &self.not_finite {
+            Some((place, number)) => {
+                let label = format!("`{number}` here");
+                Err(self.error_at(place, "a number must be finite", label, None))
+            }
+            None => Ok(tree),
+        }
     }
 
     fn table(
@@ -176,9 +187,13 @@ impl Document {
                 }
             }
             DeValue::Float(float) => match float.as_str().replace('_', "").parse::<f64>() {
-                // JSON has no NaN or infinity, and no setting wants one.
                 Ok(number) if number.is_finite() => number.into(),
-                _ => Value::String(float.as_str().to_owned()),
+                // JSON has no NaN or infinity, and no setting wants one.
+                _ => {
+                    let place = Place { source, key: value.span(), value: value.span() };
+                    self.not_finite.get_or_insert((place, float.as_str().to_owned()));
+                    Value::Null
+                }
             },
             DeValue::Datetime(datetime) => Value::String(datetime.to_string()),
         }
@@ -368,6 +383,18 @@ mod tests {
         });
         assert_eq!(Value::Object(document.tree().clone()), expected);
         assert!(document.set("train.steps").is_err());
+    }
+
+    #[test]
+    fn numbers_that_are_not_finite_are_called_so() {
+        for number in ["nan", "-inf", "+inf", "1e999"] {
+            let text = format!("[train]\nlearning_rate = {number}\n");
+            let error = Document::parse(Path::new("e.toml"), text).unwrap_err();
+            assert!(error.to_string().starts_with("e.toml:2:17:"), "{error}");
+            assert!(error.to_string().contains("must be finite"), "{error}");
+            let set = document("").set(&format!("train.learning_rate={number}"));
+            assert!(set.unwrap_err().to_string().contains("must be finite"));
+        }
     }
 
     #[test]

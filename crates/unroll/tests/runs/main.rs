@@ -4,4 +4,5 @@
 mod kept;
 mod killed;
 mod shared;
+mod stopped;
 mod support;

@@ -1,7 +1,15 @@
 //! What of an experiment is checked before its tasks and models are asked.
 
+use serde_json::{Map, Value};
+use unroll_core::architecture::LARGEST_SIZE;
+use unroll_core::{Architecture, memory};
+use unroll_results::record::TrialKind;
+
 use super::{Experiment, NAMED_AXES, Planner, Result, SETTING_AXES, path};
 use crate::registry;
+
+/// The longest that a phase is timed for, seconds: an hour. What is longer is a slip of the pen.
+const LONGEST_TIMING: f64 = 3600.0;
 
 impl Planner {
     /// Names of the experiment, architectures, tasks and axes.
@@ -108,6 +116,18 @@ impl Planner {
                 return Err(self.document.error(&at, format!("`{key}` must be at least 1")));
             }
         }
+        for (table, key, value) in [
+            ("train", "batch_size", settings.train.batch_size),
+            ("train", "eval_batch_size", settings.train.eval_batch_size),
+            ("gradient", "examples", settings.gradient.examples),
+            ("throughput", "batch_size", settings.throughput.batch_size),
+        ] {
+            if value > LARGEST_SIZE {
+                let at = self.origin(&[table, key]);
+                let message = format!("`{key}` must be at most {LARGEST_SIZE}, not {value}");
+                return Err(self.document.error(&at, message));
+            }
+        }
         if let Some(jacobian) = &settings.gradient.jacobian {
             for (key, value) in [("examples", jacobian.examples), ("probes", jacobian.probes)] {
                 if value == 0 {
@@ -116,9 +136,17 @@ impl Planner {
                 }
             }
         }
-        if settings.throughput.min_seconds.is_nan() || settings.throughput.min_seconds < 0.0 {
+        let seconds = settings.throughput.min_seconds;
+        if !(0.0..=LONGEST_TIMING).contains(&seconds) {
             let at = self.origin(&["throughput", "min_seconds"]);
-            return Err(self.document.error(&at, "`min_seconds` must not be negative".into()));
+            let message =
+                format!("`min_seconds` must lie in 0 to {LONGEST_TIMING} seconds, not {seconds}");
+            return Err(self.document.error(&at, message));
+        }
+        if let Some(&length) = settings.evaluate.lengths.iter().find(|&&l| l > LARGEST_SIZE) {
+            let at = self.origin(&["evaluate", "lengths"]);
+            let message = format!("a sequence has at most {LARGEST_SIZE} steps, not {length}");
+            return Err(self.document.error(&at, message));
         }
         if settings.evaluate.lengths.contains(&0) {
             let at = self.origin(&["evaluate", "lengths"]);
@@ -130,6 +158,57 @@ impl Planner {
             let message = format!("there is no architecture called `{reference}`");
             let at = self.origin(&["match", "reference"]);
             return Err(self.document.error_with_names(&at, &message, reference, &names));
+        }
+        Ok(())
+    }
+
+    /// Weights that no machine can hold. Which trials fit this one is told when they run: the list of trials
+    /// must be the same on every machine.
+    pub(super) fn fits_some_machine(
+        &self,
+        architecture: &dyn Architecture,
+        options: &Map<String, Value>,
+        element: usize,
+    ) -> Result<()> {
+        let size = |key: &str| options.get(key).and_then(Value::as_u64).unwrap_or(1) as usize;
+        let hidden = size("hidden_size");
+        // Every architecture has a square weight in each layer at the least.
+        let bytes = memory::product(&[size("num_layers"), hidden, hidden, element]);
+        if bytes > u128::from(memory::ADDRESSABLE) {
+            let message = format!(
+                "weights for {hidden} hidden units in {} layers need {} of memory or more, which no \
+                 machine can address: take a smaller size",
+                size("num_layers"),
+                memory::readable(bytes)
+            );
+            let error = unroll_core::Error::option("hidden_size", message);
+            return Err(self.model_error(&error, architecture));
+        }
+        Ok(())
+    }
+
+    /// A batch, `(B, T)`, whose states no machine can hold.
+    pub(super) fn batch_fits_some_machine(
+        &self,
+        kind: TrialKind,
+        options: &Map<String, Value>,
+        [batch, steps]: [usize; 2],
+        element: usize,
+    ) -> Result<()> {
+        let hidden = options.get("hidden_size").and_then(Value::as_u64).unwrap_or(1) as usize;
+        let bytes = memory::product(&[batch, steps, hidden, element]);
+        if bytes > u128::from(memory::ADDRESSABLE) {
+            let at = match kind {
+                TrialKind::Quality => ["train", "batch_size"],
+                TrialKind::Gradient => ["gradient", "examples"],
+                TrialKind::Throughput => ["throughput", "batch_size"],
+            };
+            let message = format!(
+                "a batch of {batch} sequences of {steps} steps needs {} of memory or more, which no \
+                 machine can address: take a smaller batch or shorter sequences",
+                memory::readable(bytes)
+            );
+            return Err(self.document.error(&self.origin(&at), message));
         }
         Ok(())
     }
