@@ -150,15 +150,37 @@ fn what(names: [&str; 2], contexts: [&ReportContext; 2], found: &SideBySide) -> 
         let lines = context.environment.iter().map(|line| Words::from(line.as_str()));
         section.blocks.push(Block::List(lines.collect()));
     }
+    let empty: Vec<&str> = ["A", "B"]
+        .into_iter()
+        .zip(contexts)
+        .filter(|(_, context)| context.trials.is_empty())
+        .map(|(letter, _)| letter)
+        .collect();
+    if !empty.is_empty() {
+        let verb = if empty.len() == 1 { "has" } else { "have" };
+        section.words(format!(
+            "{} {verb} no results yet: there is nothing to compare.",
+            empty.join(" and ")
+        ));
+        return section;
+    }
+    let same_list = contexts[0].manifest == contexts[1].manifest;
     let same = contexts[0].environment == contexts[1].environment;
-    section.words(match (same, contexts[0].manifest == contexts[1].manifest) {
+    section.words(match (same, same_list) {
         (true, true) => "The list of trials, the build and the machine are the same.",
         (true, false) => "The build and the machine are the same; the lists of trials differ.",
         (false, true) => "The list of trials is the same; the build or the machine differs.",
         (false, false) => "The lists of trials differ, and so does the build or the machine.",
     });
-    if found.shared_trials == 0 {
-        section.words("No trial has the same meaning in both: settings or data differ.");
+    match (found.shared_trials, same_list) {
+        (0, true) => section.words(
+            "They hold different trials of that list, as parts of one run do: `unroll merge` brings parts \
+             together.",
+        ),
+        (0, false) => {
+            section.words("No trial has the same meaning in both: settings or data differ.");
+        }
+        _ => {}
     }
     section
 }
