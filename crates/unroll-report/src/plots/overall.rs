@@ -24,11 +24,12 @@ fn profiles(overall: &Overall, palette: &Palette) -> Option<Plot> {
     for series in &overall.series {
         let Some(look) = palette.look(&series.name) else { continue };
         let band = overall.taus.iter().zip(&series.band);
-        let band: Vec<_> = band.map(|(tau, (low, high))| (*tau, *low, *high)).collect();
+        let band = stairs(band.map(|(tau, (low, high))| (*tau, (*low, *high))));
+        let band: Vec<_> = band.into_iter().map(|(tau, (low, high))| (tau, low, high)).collect();
         if !band.is_empty() {
             layers.push(Layer::Band { points: band, look });
         }
-        let points = overall.taus.iter().copied().zip(series.profile.iter().copied()).collect();
+        let points = stairs(overall.taus.iter().copied().zip(series.profile.iter().copied()));
         layers.push(Layer::Line { points, look });
     }
     let names = overall.series.iter().map(|series| series.name.as_str());
@@ -49,6 +50,16 @@ fn profiles(overall: &Overall, palette: &Palette) -> Option<Plot> {
             note: note.into(),
         },
     })
+}
+
+/// A share of runs falls at once: between two places it is what it was at the first.
+fn stairs<T: Copy>(points: impl Iterator<Item = (f64, T)>) -> Vec<(f64, T)> {
+    let mut found: Vec<(f64, T)> = Vec::new();
+    for (x, y) in points {
+        found.extend(found.last().map(|&(_, before)| (x, before)));
+        found.push((x, y));
+    }
+    found
 }
 
 /// A critical-difference diagram with a row for each series: long names fit, and so do many.
@@ -93,4 +104,16 @@ fn ranks(overall: &Overall, palette: &Palette) -> Option<Plot> {
             note: format!("{joined}{friedman}"),
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::stairs;
+
+    #[test]
+    fn stairs_are_level_and_upright() {
+        let points = [(0.0, 3), (0.5, 2), (1.0, 2)];
+        assert_eq!(stairs(points.into_iter()), [(0.0, 3), (0.5, 3), (0.5, 2), (1.0, 2), (1.0, 2)]);
+        assert!(stairs(std::iter::empty::<(f64, i32)>()).is_empty());
+    }
 }

@@ -175,10 +175,13 @@ impl Planner {
         // Every architecture has a square weight in each layer at the least.
         let bytes = memory::product(&[size("num_layers"), hidden, hidden, element]);
         if bytes > u128::from(memory::ADDRESSABLE) {
+            let layers = match size("num_layers") {
+                1 => "1 layer".to_owned(),
+                count => format!("{count} layers"),
+            };
             let message = format!(
-                "weights for {hidden} hidden units in {} layers need {} of memory or more, which no \
-                 machine can address: take a smaller size",
-                size("num_layers"),
+                "weights for {hidden} hidden units in {layers} need {} of memory or more, which no machine can \
+                 address: take a smaller size",
                 memory::readable(bytes)
             );
             let error = unroll_core::Error::option("hidden_size", message);
