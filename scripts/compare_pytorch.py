@@ -22,7 +22,8 @@ On a GPU, after `scripts/build_cuda.sh`:
 There the other side is cuDNN (and cuBLAS), in the same rounding: `fp32` with TF32 switched off on both sides,
 `tf32` with it switched on, `bf16` with all weights and inputs in bf16. Both sides are timed alike: from an idle
 device to an idle device, by the host's clock, after warming up; `torch_events_s` is what CUDA events say
-of the same iterations. The first shapes are run by candle's operations as well. One process of Unroll serves all cases, so that opening the GPU costs once.
+of the same iterations, `torch_steps_first_s` what recurrent layers take with steps first (cuDNN's own order; both
+sides are otherwise given sequences first). The first shapes are run by candle's operations as well. One process of Unroll serves all cases, so that opening the GPU costs once.
 
 Nothing else should run meanwhile. Writes `compare_pytorch.csv` and `compare_pytorch.md` into `--out`.
 """
@@ -179,8 +180,8 @@ def set_precision(torch, precision):
     torch.backends.cudnn.allow_tf32 = precision != "fp32"
 
 
-def torch_step(torch, case, device):
-    """A function that does one iteration in PyTorch."""
+def torch_step(torch, case, device, batch_first=True):
+    """A function that does one iteration in PyTorch. Steps first is cuDNN's own order: sequences first costs copies."""
     torch.manual_seed(0)
     set_precision(torch, case["precision"])
     kind = {"device": device, "dtype": torch.bfloat16 if case["precision"] == "bf16" else torch.float32}
@@ -195,7 +196,7 @@ def torch_step(torch, case, device):
         def forward():
             return torch.nn.functional.scaled_dot_product_attention(*tensors, is_causal=causal)
     else:
-        x = torch.randn(batch, steps, inputs, **kind).requires_grad_(train)
+        x = torch.randn(*((batch, steps) if batch_first else (steps, batch)), inputs, **kind).requires_grad_(train)
         if case["layer"] == "mha":
             module = torch.nn.MultiheadAttention(hidden, case["shape"][3], batch_first=True, **kind)
             mask = None
@@ -207,7 +208,7 @@ def torch_step(torch, case, device):
                 return module(x, x, x, need_weights=False, attn_mask=mask, is_causal=causal)[0]
         else:
             kinds = {"rnn": torch.nn.RNN, "gru": torch.nn.GRU, "lstm": torch.nn.LSTM}
-            module = kinds[case["layer"]](inputs, hidden, batch_first=True, **kind)
+            module = kinds[case["layer"]](inputs, hidden, batch_first=batch_first, **kind)
 
             def forward():
                 return module(x)[0]
@@ -267,7 +268,7 @@ def measure(case, unroll, torch, options):
         if is_gpu(options)
         else case["precision"] == "fp32" and case["layer"] in ("gru", "lstm") and case["shape"] in BASE
     )
-    ours, theirs, events, candle = [], [], [], []
+    ours, theirs, events, candle, steps_first = [], [], [], [], []
     for number in range(options.rounds):
         # PyTorch's threads go on spinning for a moment.
         time.sleep(0 if is_gpu(options) else 0.05)
@@ -276,6 +277,10 @@ def measure(case, unroll, torch, options):
             seconds, by_events = torch_time(torch, step, options.seconds, is_gpu(options))
             theirs.append(seconds)
             events += [by_events] if by_events else []
+            if is_gpu(options) and number == 0 and case["layer"] in ("rnn", "gru", "lstm"):
+                other = torch_step(torch, case, options.device, batch_first=False)
+                steps_first.append(torch_time(torch, other, options.seconds, True)[0])
+                del other
         if compare_candle and number == 0:
             if is_gpu(options):
                 answer = unroll(case, case["layer"], options, ["--reference"])
@@ -295,10 +300,10 @@ def measure(case, unroll, torch, options):
         del kept
     return {
         "ours_s": middle([one["median_s"] for one in ours]), "torch_s": middle(theirs),
-        "torch_events_s": middle(events), "candle_s": middle(candle), "form": ours[0]["form"],
+        "torch_events_s": middle(events), "torch_steps_first_s": middle(steps_first), "candle_s": middle(candle), "form": ours[0]["form"],
         "ours_peak_bytes": ours[0]["peak_bytes"], "torch_peak_bytes": torch_peak,
         "gpu": ours[0]["gpu"], "driver": ours[0]["driver"],
-        "ways": [line for one in ours for line in one.get("recurrent_ways", [])],
+        "ways": [line for one in ours for line in one.get("ways", [])],
     }
 
 
@@ -350,6 +355,28 @@ def summary(rows, key, gpu):
     head = "| layer | mode | precision | shapes | geometric mean | worst | at |"
     head += "\n|" + "---|" * 7 if gpu else " target | |\n|" + "---|" * 9
     return "\n".join([head, *lines]) if lines else ""
+
+
+def chosen(row):
+    """Which way tuning chose for what a row timed."""
+    rounding = "" if row["precision"] == "fp32" else " tf32"
+    batch, hidden = sizes(row)[0], sizes(row)[3]
+
+    def of(title):
+        """What was chosen, without what it was chosen from."""
+        lines = [line for line in row["ways"] if line.startswith(title)]
+        return re.split(r", of | at T=|; ", lines[0].split(": ", 1)[1])[0] if lines else None
+
+    what = "training" if row["mode"] == "train" else "inference"
+    if row["layer"] in ("mha", "sdpa"):
+        return of(f"attention {what} ") or "-"
+    shape = f"B={batch} H={hidden}{rounding}:"
+    library = of(f"{row['layer']} {what} {shape}")
+    if library not in (None, "ours"):
+        return library
+    passes = ("forward", "backward") if row["mode"] == "train" else ("forward",)
+    ways = [of(f"{row['layer']} {direction} {shape}") for direction in passes]
+    return " / ".join(way or "-" for way in ways) if any(ways) else "-"
 
 
 WAY = re.compile(r"(\S+) (forward|backward) B=(\d+) H=(\d+)( tf32)?: (.*?), of (.*)")
@@ -410,7 +437,8 @@ def main():
     rows, failed, left = [], [], 0
     options.out.mkdir(parents=True, exist_ok=True)
     columns = ["name", "mode", "precision", "shape", "form", "ours_s", "torch_s", "torch_events_s"]
-    columns += ["torch_ratio", "ours_peak_bytes", "torch_peak_bytes", "candle_s", "candle_ratio", "gpu", "driver"]
+    columns += ["torch_steps_first_s", "torch_ratio", "torch_steps_first_ratio", "ours_peak_bytes"]
+    columns += ["torch_peak_bytes", "candle_s", "candle_ratio", "way", "gpu", "driver"]
     # Row by row: what was measured stays, whatever ends this.
     file = open(options.out / "compare_pytorch.csv", "w", newline="", buffering=1)
     writer = csv.DictWriter(file, columns, extrasaction="ignore")
@@ -429,7 +457,10 @@ def main():
             continue
         ours, theirs, candle = row["ours_s"], row["torch_s"], row["candle_s"]
         row["torch_ratio"] = theirs / ours if theirs else None
+        steps_first = row["torch_steps_first_s"]
+        row["torch_steps_first_ratio"] = steps_first / ours if steps_first else None
         row["candle_ratio"] = candle / ours if candle else None
+        row["way"] = chosen(row)
         rows.append(row)
         writer.writerow({**row, "shape": " ".join(map(str, row["shape"]))})
         ratio = f"{row['torch_ratio']:.2f}" if theirs else "-"
@@ -455,26 +486,36 @@ def main():
     if left:
         text += f"After {options.budget:g} s, {left} cases were left out.\n"
     candle_title = "candle's operations" if is_gpu(options) else "candle_nn"
-    for title, key in (("PyTorch", "torch_ratio"), (candle_title, "candle_ratio")):
+    steps_first_title = "PyTorch with steps first, cuDNN's own order,"
+    for title, key in (
+        ("PyTorch", "torch_ratio"),
+        (steps_first_title, "torch_steps_first_ratio"),
+        (candle_title, "candle_ratio"),
+    ):
         lines = summary(rows, key, is_gpu(options))
         if lines:
             text += f"\n## Times of {title} over ours\n\n{lines}\n"
     if failed:
         text += "\n## Failed\n\n" + "".join(f"- {line}\n" for line in failed)
     text += "\n## All shapes (ms)\n\n"
-    text += "| layer | mode | precision | shape | form | ours | PyTorch | ratio | candle |\n|" + "---|" * 9 + "\n"
+    head = ["layer", "mode", "precision", "shape", "form", "ours", "PyTorch", "ratio", "candle"]
+    if is_gpu(options):
+        head += ["PyTorch, steps first", "way, forward / backward"]
+    text += "| " + " | ".join(head) + " |\n|" + "---|" * len(head) + "\n"
     for row in rows:
         ratio = f"{row['torch_ratio']:.2f}" if row["torch_ratio"] else "-"
         shape = ", ".join(map(str, row["shape"]))
         cells = [row["name"], row["mode"], row["precision"], shape, row["form"], milliseconds(row["ours_s"])]
         cells += [milliseconds(row["torch_s"]), ratio, milliseconds(row["candle_s"])]
+        if is_gpu(options):
+            cells += [milliseconds(row["torch_steps_first_s"]), row["way"]]
         text += "| " + " | ".join(cells) + " |\n"
-    # With UNROLL_GPU_RECURRENT=tuned.
+    # With UNROLL_GPU_RECURRENT=tuned, of attention with UNROLL_GPU_ATTENTION=tuned.
     ways = sorted({line for row in rows for line in row["ways"]})
     if table := floors(ways):
         text += "\n## Steps beside what nothing can be faster than, in microseconds\n\n" + table + "\n"
     if ways:
-        text += "\n## Ways of recurrent layers, the fastest first, in microseconds per step\n\n"
+        text += "\n## Ways that were tried, in microseconds: per step of recurrent layers, of a whole attention\n\n"
         text += "".join(f"- {line}\n" for line in ways)
     (options.out / "compare_pytorch.md").write_text(text)
     print("\n" + text.split("\n## All shapes")[0])

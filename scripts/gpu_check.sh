@@ -162,9 +162,17 @@ else
     [ "$most" -gt 330 ] && most=330
     compare+=(--precision fp32,tf32,bf16 --rounds 3 --seconds 0.1 --budget $((most - 50)))
 fi
+# Kernels, or candle's operations where those are faster.
+export UNROLL_GPU_ATTENTION=tuned
+if [ -n "$small" ] && [ $device = cuda ]; then
+    part "Attention, kernels held to candle's operations" 30 \
+        "$program" bench layer --device cuda --arch mha --batch 2 --seq-len 40 --hidden 32 --heads 2 --causal \
+        --mode train --iterations 1 --json
+    grep -q 'attention training .* candle [0-9.]* us' "$work/last" || { say "Not held to each other."; failed=1; }
+fi
 part "Layers beside PyTorch" ${most:-400} python3 scripts/compare_pytorch.py "${compare[@]}"
 sed -n '/^# Unroll/,/^Tables/p' "$work/last" | tee -a "$summary"
-export UNROLL_GPU_RECURRENT=tuned
+export UNROLL_GPU_RECURRENT=tuned UNROLL_GPU_ATTENTION=
 
 sweep=()
 [ $device = cuda ] && sweep=(--set 'axes.precision=["fp32", "tf32"]' --set throughput.decode=false --set throughput.min_seconds=0.1)

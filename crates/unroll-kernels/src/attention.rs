@@ -1,8 +1,12 @@
 //! Scaled dot-product attention as one operation.
 
 mod blocks;
+#[cfg(any(feature = "cuda", test))]
+mod choice;
 #[cfg(feature = "cuda")]
 mod cuda;
+#[cfg(any(feature = "cuda", test))]
+mod operations;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -17,6 +21,8 @@ use crate::storage::host;
 use crate::{is_half, widened};
 pub(crate) use blocks::Sizes;
 use blocks::{Gradients, Incoming, Operand, Problem, Statistics};
+#[cfg(any(feature = "cuda", test))]
+pub(crate) use choice::findings;
 
 /// Which keys a query sees. Queries are the last `T` of the `S` steps that have keys: query `i`
 /// stands at the step of key `i + S - T`.
@@ -70,8 +76,16 @@ pub fn attention(args: &AttentionArgs<'_>) -> Result<Tensor> {
         );
     }
     let sizes = Sizes { batch, heads, queries, keys, size, value_size };
+    let op = AttentionOp::new(sizes, args.scale, args.mask, args.lengths, args.queries.dtype())?;
+    #[cfg(feature = "cuda")]
+    if op.is_faster_by_candle(args)? {
+        return operations::attention(args);
+    }
+    fused(op, args)
+}
+
+fn fused(op: AttentionOp, args: &AttentionArgs<'_>) -> Result<Tensor> {
     let dtype = args.queries.dtype();
-    let op = AttentionOp::new(sizes, args.scale, args.mask, args.lengths, dtype)?;
     // Rows may lie anywhere, but the features of a row lie together.
     let together = |x: &Tensor| {
         let x = x.to_dtype(widened(x.dtype()))?;
@@ -104,8 +118,16 @@ pub fn self_attention(
     }
     let size = features / (3 * heads);
     let sizes = Sizes { batch, heads, queries: steps, keys: steps, size, value_size: size };
+    let op = AttentionOp::new(sizes, scale, mask, lengths, packed.dtype())?;
+    #[cfg(feature = "cuda")]
+    if op.is_faster_by_candle_packed(packed)? {
+        return operations::self_attention(packed, heads, scale, mask, lengths);
+    }
+    fused_packed(op, packed)
+}
+
+fn fused_packed(op: AttentionOp, packed: &Tensor) -> Result<Tensor> {
     let dtype = packed.dtype();
-    let op = AttentionOp::new(sizes, scale, mask, lengths, dtype)?;
     packed.to_dtype(widened(dtype))?.contiguous()?.apply_op1(PackedOp(op))?.to_dtype(dtype)
 }
 
@@ -142,7 +164,11 @@ impl AttentionOp {
         }
         let lengths = lengths.map(<[usize]>::to_vec);
         let problem = Problem { sizes, mask, lengths, scale };
-        Ok(Self { problem, half: is_half(dtype), statistics: OnceLock::new() })
+        Ok(Self::of(problem, is_half(dtype)))
+    }
+
+    fn of(problem: Problem, half: bool) -> Self {
+        Self { problem, half, statistics: OnceLock::new() }
     }
 
     fn forward<F: Float>(&self, operands: [Operand<'_, F>; 3]) -> Vec<F> {

@@ -16,6 +16,8 @@ mod driver;
 pub(crate) mod machine;
 #[cfg(any(feature = "cuda", test))]
 pub(crate) mod recurrent;
+#[cfg(any(feature = "cuda", test))]
+pub(crate) mod tuning;
 
 /// Why a GPU cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -78,11 +80,13 @@ pub fn tf32() -> bool {
     cfg!(feature = "cuda") && candle_core::cuda::gemm_reduced_precision_f32()
 }
 
-/// What tuning of recurrent layers (`UNROLL_GPU_RECURRENT=tuned`) found so far: one line for each layer and
+/// What tuning found so far. Of recurrent layers (`UNROLL_GPU_RECURRENT=tuned`) one line for each layer and
 /// pass (`lstm forward B=32 H=256: ...`, `lstm forward B=32 H=256 tf32: ...`), all ways with microseconds per
-/// step and what a step cannot be faster than in that way. First, what that rests on (`device: ...`: launches and
-/// memory, measured); last, where lists of steps were recorded, how often (`lists of steps: ...`).
-pub fn recurrent_ways() -> Vec<String> {
+/// step and what a step cannot be faster than in that way; before them, what that rests on (`device: ...`: launches
+/// and memory, measured). Of attention (`UNROLL_GPU_ATTENTION=tuned`) one line for each shape (`attention training
+/// B=8 N=4 T=512 S=512 d=64 causal: ...`), with microseconds. Last, where lists of steps were recorded, how often
+/// (`lists of steps: ...`).
+pub fn ways() -> Vec<String> {
     let parts: &[Vec<String>] = &[
         #[cfg(any(feature = "cuda", test))]
         recurrent::floors(),
@@ -90,6 +94,8 @@ pub fn recurrent_ways() -> Vec<String> {
         recurrent::findings(),
         #[cfg(feature = "cudnn")]
         recurrent::library::findings(),
+        #[cfg(any(feature = "cuda", test))]
+        crate::attention::findings(),
         #[cfg(feature = "cuda")]
         machine::cuda::recordings(),
     ];

@@ -1,12 +1,15 @@
 //! Attention on a GPU.
 
+use std::sync::OnceLock;
+
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::cudarc::driver::CudaSlice;
 use candle_core::cuda_backend::{CudaDevice, CudaStorage};
 use candle_core::op::BackpropOp;
-use candle_core::{DType, Layout, Result, Shape, Storage, Tensor, bail};
+use candle_core::{DType, Device, Layout, Result, Shape, Storage, Tensor, bail};
 
-use super::{AttentionOp, PackedOp, Sizes};
+use super::choice::{self, Clock, Key, Policy, Way};
+use super::{AttentionArgs, AttentionOp, PackedOp, Sizes, fused, fused_packed, operations};
 use crate::gpu::attention as gpu;
 use crate::gpu::attention::{Operands, Rows, Task};
 use crate::gpu::machine::cuda::Gpu;
@@ -54,7 +57,77 @@ fn rows_of(gpu: &Gpu, tensor: &Tensor) -> Result<Rows> {
     }
 }
 
+impl Clock for Gpu {
+    fn time(&self, run: &dyn Fn() -> Result<()>) -> Result<f64> {
+        Machine::time(self, run)
+    }
+
+    fn alive(&self) -> Result<()> {
+        Machine::alive(self)
+    }
+}
+
+fn policy() -> Result<Policy> {
+    static TEXT: OnceLock<Option<String>> = OnceLock::new();
+    Policy::parse(TEXT.get_or_init(|| std::env::var("UNROLL_GPU_ATTENTION").ok()).as_deref())
+}
+
 impl AttentionOp {
+    /// Whether tuning finds candle's operations faster than the one here.
+    pub(super) fn is_faster_by_candle(&self, args: &AttentionArgs<'_>) -> Result<bool> {
+        self.is_slower(&[args.queries, args.keys, args.values], &|way, inputs| {
+            let [queries, keys, values] = inputs else { bail!("three tensors") };
+            let args = AttentionArgs { queries, keys, values, ..*args };
+            match way {
+                Way::Fused => fused(Self::of(self.problem.clone(), self.half), &args),
+                Way::Candle => operations::attention(&args),
+            }
+        })
+    }
+
+    /// The same for queries, keys and values in one tensor.
+    pub(super) fn is_faster_by_candle_packed(&self, packed: &Tensor) -> Result<bool> {
+        let problem = &self.problem;
+        self.is_slower(&[packed], &|way, inputs| {
+            let [packed] = inputs else { bail!("one tensor") };
+            let lengths = problem.lengths.as_deref();
+            match way {
+                Way::Fused => fused_packed(Self::of(problem.clone(), self.half), packed),
+                Way::Candle => operations::self_attention(
+                    packed,
+                    problem.sizes.heads,
+                    problem.scale,
+                    problem.mask,
+                    lengths,
+                ),
+            }
+        })
+    }
+
+    fn is_slower(
+        &self,
+        inputs: &[&Tensor],
+        attend: &dyn Fn(Way, &[Tensor]) -> Result<Tensor>,
+    ) -> Result<bool> {
+        let Device::Cuda(device) = inputs[0].device() else { return Ok(false) };
+        if policy()? != Policy::Tuned {
+            return Ok(false);
+        }
+        let gpu = Gpu::new(device, self.half)?;
+        let (sizes, window) = Key::shape(self.problem.sizes, self.problem.mask);
+        let key = Key {
+            device: gpu.name(),
+            sizes,
+            window,
+            lengths: self.problem.lengths.is_some(),
+            packed: inputs.len() == 1,
+            gradients: inputs.iter().any(|x| x.track_op()),
+            half: self.half,
+            tf32: gpu.tf32(),
+        };
+        Ok(choice::choose(key, &gpu, inputs, attend)? == Way::Candle)
+    }
+
     /// Calls `run` with what is to be done.
     fn with_task<R>(&self, gpu: &Gpu, run: impl FnOnce(&Task) -> Result<R>) -> Result<R> {
         let problem = &self.problem;

@@ -3,9 +3,10 @@
 use candle_core::{D, DType, Device, Tensor, Var};
 use proptest::prelude::*;
 
-use super::{AttentionArgs, Mask, attention, self_attention};
+use super::{AttentionArgs, Mask, attention, operations, self_attention};
 
 type Outcome = Result<(), TestCaseError>;
+type Packed = fn(&Tensor, usize, f64, Mask, Option<&[usize]>) -> candle_core::Result<Tensor>;
 
 /// Whether query `i` of `queries` sees key `j` of `keys`.
 fn sees(mask: Mask, (queries, keys): (usize, usize), i: usize, j: usize) -> bool {
@@ -129,19 +130,25 @@ impl Case {
             mask: self.mask,
             lengths: self.lengths.as_deref(),
         };
-        let (found, (expected, attended)) = (attention(&args).unwrap(), reference(&args));
-        close(&found, &expected, tolerance, "output")?;
+        let (expected, attended) = reference(&args);
         let [of_queries, of_keys] = magnitudes(&args, &expected, &attended, &weights);
         let gradients = |out: &Tensor| {
             (out * weights.as_tensor()).unwrap().sum_all().unwrap().backward().unwrap()
         };
-        let (found, expected) = (gradients(&found), gradients(&expected));
-        for (var, (name, size)) in
-            vars.iter().zip([("queries", of_queries), ("keys", of_keys), ("values", 0.0)])
+        let by_definition = gradients(&expected);
+        for (way, found) in
+            [("fused", attention(&args)), ("candle's", operations::attention(&args))]
         {
-            let expected = expected.get(var).unwrap();
-            let bound = tolerance * size.max(largest(expected)).max(1.0);
-            close_at(found.get(var).unwrap(), expected, bound, name)?;
+            let found = found.unwrap();
+            close(&found, &expected, tolerance, &format!("{way} output"))?;
+            let found = gradients(&found);
+            for (var, (name, size)) in
+                vars.iter().zip([("queries", of_queries), ("keys", of_keys), ("values", 0.0)])
+            {
+                let expected = by_definition.get(var).unwrap();
+                let bound = tolerance * size.max(largest(expected)).max(1.0);
+                close_at(found.get(var).unwrap(), expected, bound, &format!("{way} {name}"))?;
+            }
         }
         Ok(())
     }
@@ -223,15 +230,19 @@ proptest! {
         let expected = attention(&args).unwrap();
         let expected = expected.transpose(1, 2).unwrap().reshape((batch, steps, hidden)).unwrap();
         let flat = packed.reshape((batch, steps, 3 * hidden)).unwrap();
-        let found = self_attention(&flat, heads, 0.3, mask, None).unwrap();
-        close(&found, &expected, 1e-13, "output")?;
         let weights = draw((batch, steps, 1, hidden), seed + 1, DType::F64, 1.0);
         let weights = weights.reshape((batch, steps, hidden)).unwrap();
         let gradient = |out: &Tensor| {
             let gradients = (out * &weights).unwrap().sum_all().unwrap().backward().unwrap();
             gradients.get(&packed).unwrap().clone()
         };
-        close(&gradient(&found), &gradient(&expected), 1e-13, "packed")?;
+        for (attend, tolerance) in
+            [(self_attention as Packed, 1e-13), (operations::self_attention, 1e-12)]
+        {
+            let found = attend(&flat, heads, 0.3, mask, None).unwrap();
+            close(&found, &expected, tolerance, "output")?;
+            close(&gradient(&found), &gradient(&expected), tolerance, "packed")?;
+        }
     }
 }
 

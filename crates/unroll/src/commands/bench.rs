@@ -115,9 +115,9 @@ fn time_layer(args: &LayerArgs, devices: &mut Devices) -> Result<Value, Failure>
     }
     // Products of what is stored in 16 bits round as TF32 does.
     let rounds = precision == Precision::Tf32 || dtype.size_in_bytes() == 2;
-    let ways = measured_ways(&args.arch, args.batch, args.hidden, rounds);
+    let ways = measured_ways(&request, rounds);
     if !ways.is_empty() {
-        value["recurrent_ways"] = json!(ways);
+        value["ways"] = json!(ways);
     }
     Ok(value)
 }
@@ -129,15 +129,22 @@ fn default_layers(arch: &str) -> usize {
     given.and_then(|(_, value)| value.as_u64()).map_or(1, |layers| layers as usize)
 }
 
-/// What tuning found of a recurrent layer.
-fn measured_ways(arch: &str, batch: usize, hidden: usize, rounds: bool) -> Vec<String> {
+/// What tuning found of a layer, or of attention over its shape.
+fn measured_ways(request: &bench::LayerRequest, rounds: bool) -> Vec<String> {
+    let bench::LayerRequest { arch, batch, seq_len, hidden, train, .. } = request;
     let tail = if rounds { " tf32:" } else { ":" };
     let of = |pass| format!("{arch} {pass} B={batch} H={hidden}{tail}");
-    let heads = ["forward", "backward", "inference", "training"].map(of);
-    let mut ways = gpu::recurrent_ways();
+    let mut heads = ["forward", "backward", "inference", "training"].map(of).to_vec();
+    let pass = if *train { "training" } else { "inference" };
+    let attention = format!("attention {pass} B={batch} ");
+    let rounding = |line: &str| line.contains(" tf32:") == rounds;
+    let mut ways = gpu::ways();
+    heads.extend(["device: ", "lists of steps"].map(String::from));
     ways.retain(|line| {
-        ["device: ", "lists of steps"].iter().any(|head| line.starts_with(head))
-            || heads.iter().any(|head| line.starts_with(head.as_str()))
+        heads.iter().any(|head| line.starts_with(head.as_str()))
+            || line.starts_with(&attention)
+                && line.contains(&format!(" T={seq_len} "))
+                && rounding(line)
     });
     ways
 }

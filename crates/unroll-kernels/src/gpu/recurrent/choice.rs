@@ -15,10 +15,8 @@ use super::floors::Floor;
 use super::host::{self, Arguments, Forward, Gradients, Incoming, Kept, Wanted};
 use super::plan::{Exchange, Pass, Plan, Request, Way, cost_of_steps};
 use crate::gpu::machine::{Limits, Machine};
+use crate::gpu::tuning::{TIMES, TOLERANCE, difference};
 use crate::threads::lock;
-
-/// How often a way is timed; the least counts.
-pub(super) const TIMES: usize = 3;
 
 /// What `UNROLL_GPU_RECURRENT` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -275,7 +273,7 @@ fn measure<M: Machine>(
         let text =
             |error: candle_core::Error| error.to_string().lines().next().unwrap_or("").to_owned();
         let found = run(way).and_then(|found| machine.read(&found)).map_err(text)?;
-        if let Some(off) = difference(&expected, &found) {
+        if let Some(off) = difference(&expected, &found, TOLERANCE) {
             return Err(format!("differs by {off}"));
         }
         let mut least = f64::INFINITY;
@@ -301,13 +299,4 @@ fn measure<M: Machine>(
     let usable = all.iter().filter_map(|(way, time)| Some((*way, time.as_ref().ok()?.seconds)));
     let best = usable.min_by(|a, b| a.1.total_cmp(&b.1)).map_or(Way::Steps, |(way, _)| way);
     Ok(Chosen { best, all })
-}
-
-/// The largest difference relative to the largest number, where it is more than rounding explains.
-pub(super) fn difference(expected: &[f32], found: &[f32]) -> Option<f32> {
-    let largest = expected.iter().fold(1e-6f32, |most, value| most.max(value.abs()));
-    let off = expected.iter().zip(found).map(|(a, b)| (a - b).abs() / largest);
-    // A number that is none must not be lost among the others.
-    let off = off.fold(0f32, |most, off| if off > most || off.is_nan() { off } else { most });
-    (off.is_nan() || off > 5e-3).then_some(off)
 }

@@ -10,10 +10,10 @@ use std::sync::Mutex;
 
 use candle_core::Result;
 
-use super::choice::TIMES;
 use super::host::{Arguments, launch_of};
 use super::plan::{Exchange, PRODUCTS_PER_CYCLE, Pass, Plan, THREADS, Way};
 use crate::gpu::machine::{Argument, Launch, Machine, Place, Together};
+use crate::gpu::tuning::TIMES;
 use crate::threads::lock;
 
 /// Launches, or barriers, that are timed as one.

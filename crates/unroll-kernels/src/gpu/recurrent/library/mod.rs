@@ -15,10 +15,11 @@ use candle_core::{Result, bail};
 
 pub(crate) use self::layer::Algorithm;
 use self::layer::{Key, LAYERS, Layer, answered, call, key, layer};
-use super::choice::{self, Policy, TIMES, backward_by, difference, forward_by};
+use super::choice::{self, Policy, backward_by, forward_by};
 use super::host::{Arguments, Gradients, Incoming, Lengths, Shape, Wanted};
 use crate::gpu::machine::cuda::Gpu;
 use crate::gpu::machine::{Machine, Place};
+use crate::gpu::tuning::{TIMES, TOLERANCE, difference};
 use crate::threads::lock;
 
 /// What forward keeps for backward.
@@ -306,7 +307,8 @@ fn measured(gpu: &Gpu, args: &Arguments, keep: bool) -> Result<Option<Algorithm>
         let seconds = run().and_then(|found| {
             for (expected, found) in expected.iter().zip(&found) {
                 if let (Some(expected), Some(found)) = (expected, found)
-                    && let Some(off) = difference(&gpu.read(expected)?, &gpu.read(found)?)
+                    && let Some(off) =
+                        difference(&gpu.read(expected)?, &gpu.read(found)?, TOLERANCE)
                 {
                     bail!("differs by {off}");
                 }
