@@ -226,9 +226,11 @@ impl EncoderDecoder {
         let mut parameters = ParameterSet::new(context.dtype, &context.device);
         let mut part = |name: &str| -> Result<_> {
             // Streams of their own: parameters of the same name would be drawn alike.
-            let context = BuildContext { stream: context.stream.child(name), ..context.clone() };
+            let prefix = format!("{name}.");
+            let stream = context.stream.child(name);
+            let context = BuildContext { stream, ..context.within(&prefix) };
             let network = config.recurrent().build_base(&context)?;
-            parameters.extend(&format!("{name}."), network.parameters());
+            parameters.extend(&prefix, network.parameters());
             Ok(network)
         };
         let (encoder, decoder) = (part("encoder")?, part("decoder")?);

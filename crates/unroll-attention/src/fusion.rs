@@ -237,9 +237,11 @@ impl FusedEncoders {
         let mut parameters = ParameterSet::new(context.dtype, &context.device);
         let mut encoder = |name: &str, input_size: usize| -> Result<_> {
             // Streams of their own: parameters of the same name would be drawn alike.
-            let context = BuildContext { stream: context.stream.child(name), ..context.clone() };
+            let prefix = format!("{name}.");
+            let stream = context.stream.child(name);
+            let context = BuildContext { stream, ..context.within(&prefix) };
             let network = config.encoder(input_size).build_base(&context)?;
-            parameters.extend(&format!("{name}."), network.parameters());
+            parameters.extend(&prefix, network.parameters());
             Ok(network)
         };
         let encoders = [

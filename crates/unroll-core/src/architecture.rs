@@ -2,12 +2,14 @@
 
 use std::marker::PhantomData;
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Var};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::{Cost, Error, FusionModel, Init, PairModel, Result, SequenceModel, Stream};
+use crate::{
+    Cost, Error, FusionModel, Init, PairModel, ParameterSet, Result, SequenceModel, Stream,
+};
 
 /// What a model is built with besides its own configuration.
 #[derive(Debug, Clone)]
@@ -20,17 +22,72 @@ pub struct BuildContext {
     pub init: Init,
     /// Where the initial values come from; each parameter has its own stream below this one.
     pub stream: Stream,
+    /// Parameters that are there already and are taken instead of new ones: see
+    /// [`frozen`](Self::frozen).
+    pub shared: Option<Shared>,
+}
+
+/// Parameters of another model that a model is built around.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    parameters: ParameterSet,
+    /// What stands before the names of the part that is being built.
+    prefix: String,
+}
+
+impl Shared {
+    /// The tensor called `name` in the part that is being built, as a variable.
+    pub(crate) fn get(&self, name: &str) -> Result<&Var> {
+        self.parameters.var(&format!("{}{name}", self.prefix))
+    }
 }
 
 impl BuildContext {
+    /// With new parameters.
+    pub fn new(dtype: DType, device: &Device, init: Init, stream: Stream) -> Self {
+        Self { dtype, device: device.clone(), init, stream, shared: None }
+    }
+
+    /// To build the same model a second time, for inference: its parameters are those of
+    /// `parameters`, in the same memory, but no variables of a graph.
+    ///
+    /// candle has no switch that stops it from recording what a variable goes into; what is recorded is kept
+    /// until the result is gone, and layers keep what backward would need. The model that is built here records
+    /// nothing, follows the other one when that is trained, and gives the same bits.
+    ///
+    /// ```
+    /// # use candle_core::{DType, Device, Tensor};
+    /// # use unroll_core::{Architecture, BuildContext, ForwardArgs, Result, SequenceModel};
+    /// # fn run(architecture: &dyn Architecture, options: &serde_json::Map<String, serde_json::Value>) -> Result<()> {
+    /// let context = BuildContext::cpu(DType::F32, 0);
+    /// let model = architecture.build(options, &context)?;
+    /// let frozen = architecture.build(options, &context.frozen(model.parameters()))?;
+    /// # let x = Tensor::zeros((1, 5, model.input_size()), DType::F32, &Device::Cpu)?;
+    /// let output = frozen.forward(&ForwardArgs::new(&x))?.output;
+    /// assert!(!output.track_op());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn frozen(&self, parameters: &ParameterSet) -> Self {
+        let shared = Shared { parameters: parameters.clone(), prefix: String::new() };
+        Self { shared: Some(shared), ..self.clone() }
+    }
+
+    /// For a part of a model whose parameters are taken over with `prefix` before their names
+    /// ([`ParameterSet::extend`]).
+    #[must_use]
+    pub fn within(&self, prefix: &str) -> Self {
+        let mut context = self.clone();
+        if let Some(shared) = &mut context.shared {
+            shared.prefix.push_str(prefix);
+        }
+        context
+    }
+
     /// PyTorch's initialiser on the CPU.
     pub fn cpu(dtype: DType, seed: u64) -> Self {
-        Self {
-            dtype,
-            device: Device::Cpu,
-            init: Init::default(),
-            stream: Stream::new(seed, "init"),
-        }
+        Self::new(dtype, &Device::Cpu, Init::default(), Stream::new(seed, "init"))
     }
 }
 

@@ -95,7 +95,11 @@ impl ParameterSet {
     }
 
     /// Adds a parameter, drawn by the context's initialiser from the stream named like it, so that
-    /// no other parameter changes its values.
+    /// no other parameter changes its values; or the one of that name that the context
+    /// [shares](BuildContext::frozen).
+    ///
+    /// # Errors
+    /// [`Error::Memory`] where the machine has not enough; when what is shared has another shape or is not there.
     pub fn add(
         &mut self,
         name: impl Into<String>,
@@ -104,6 +108,15 @@ impl ParameterSet {
         context: &BuildContext,
     ) -> Result<Tensor> {
         let (name, shape) = (name.into(), shape.into());
+        if let Some(shared) = &context.shared {
+            let var = shared.get(&name)?.clone();
+            if var.shape() != &shape {
+                return Err(Error::shape(&name, var.dims(), format!("{:?}", shape.dims())));
+            }
+            let tensor = var.as_detached_tensor();
+            self.parameters.push(Parameter { name, var, role });
+            return Ok(tensor);
+        }
         // Values are drawn in f64 on the CPU; what was added before is there too, unless it is on a GPU.
         let mut needed = memory::product(shape.dims()).saturating_mul(8);
         if self.device.is_cpu() {
@@ -157,12 +170,14 @@ impl ParameterSet {
 
     /// The tensor called `name`.
     pub fn get(&self, name: &str) -> Result<&Tensor> {
-        self.iter().find(|p| p.name == name).map(|p| p.var.as_tensor()).ok_or_else(|| {
-            Error::MissingTensor {
-                name: name.to_owned(),
-                place: "the model",
-                available: self.iter().map(|p| p.name.clone()).collect(),
-            }
+        Ok(self.var(name)?.as_tensor())
+    }
+
+    pub(crate) fn var(&self, name: &str) -> Result<&Var> {
+        self.iter().find(|p| p.name == name).map(|p| &p.var).ok_or_else(|| Error::MissingTensor {
+            name: name.to_owned(),
+            place: "the model",
+            available: self.iter().map(|p| p.name.clone()).collect(),
         })
     }
 

@@ -34,10 +34,11 @@ pub(crate) fn main() -> Result<(), Box<dyn std::error::Error>> {
     import(other.parameters(), &TensorFile::read(&path)?)?;
     std::fs::remove_file(&path)?;
 
-    // Step by step, with the state carried on: (1, 2) to (1, 32).
-    let mut state = other.zero_state(1)?;
+    // The same parameters without a graph that grows with every step: step by step, (1, 2) to (1, 32).
+    let live = config.build(&BuildContext::cpu(DType::F32, 2).frozen(other.parameters()))?;
+    let mut state = live.zero_state(1)?;
     for _ in 0..3 {
-        (_, state) = other.step(&Tensor::ones((1, 2), DType::F32, &device)?, &state)?;
+        (_, state) = live.step(&Tensor::ones((1, 2), DType::F32, &device)?, &state)?;
     }
     println!("{:?}", state.get("c")?.shape());
     Ok(())

@@ -78,6 +78,7 @@ pub fn measure(
     for &phase in phases {
         let (timed, flops) = match phase {
             Phase::Forward => {
+                let model = model.for_inference();
                 let forward = |(): &()| Ok(model.forward(&batch, Mode::Eval)?);
                 (time(options, device, gauge, stop, || Ok(()), forward)?, cost.forward_flops)
             }
@@ -99,6 +100,7 @@ pub fn measure(
             }
             Phase::Decode if !model.body()?.is_causal() => continue,
             Phase::Decode => {
+                let model = model.for_inference();
                 let inputs = steps(&model.features(&batch)?)?;
                 let decode = |(): &()| decode(model, &inputs, batch_size);
                 stop.check()?;

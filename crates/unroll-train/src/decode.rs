@@ -33,6 +33,7 @@ pub fn decode(
     search: Search,
     longest: usize,
 ) -> Result<Vec<Hypothesis>> {
+    let model = model.for_inference();
     let (Some(body), InputKind::Pairs { begin, end, .. }) = (model.pair(), model.shape().input)
     else {
         let message = "only models from one sequence to another write answers";

@@ -207,6 +207,7 @@ fn evaluate_with(
     batches: &[Batch],
     search: Search,
 ) -> Result<Evaluation> {
+    let model = model.for_inference();
     let mut totals = MetricTotals::new(task)?;
     let score = task.answers();
     let mut sums = vec![0.0; score.map_or(0, AnswerScore::sums)];

@@ -177,6 +177,8 @@ pub struct TaskModel {
     parameters: ParameterSet,
     form: Form,
     seed: u64,
+    /// The same model without a graph, around the same parameters.
+    frozen: Option<Box<TaskModel>>,
 }
 
 impl TaskModel {
@@ -196,7 +198,7 @@ impl TaskModel {
                 task.name()
             ))));
         }
-        Self::around(task, Body::Sequence(body), context)
+        Self::around(TaskShape::of(task)?, Body::Sequence(body), context)
     }
 
     /// Puts a model from one sequence to another between a task's sources and answers.
@@ -215,7 +217,7 @@ impl TaskModel {
                 task.name()
             ))));
         };
-        Self::around(task, Body::Pair(body), context)
+        Self::around(TaskShape::of(task)?, Body::Pair(body), context)
     }
 
     /// Puts a model of two sequences between a task's modalities and answers.
@@ -227,11 +229,10 @@ impl TaskModel {
         body: Box<dyn FusionModel>,
         context: &BuildContext,
     ) -> Result<Self> {
-        Self::around(task, Body::Fusion(body), context)
+        Self::around(TaskShape::of(task)?, Body::Fusion(body), context)
     }
 
-    fn around(task: &dyn Task, body: Body, context: &BuildContext) -> Result<Self> {
-        let shape = TaskShape::of(task)?;
+    fn around(shape: TaskShape, body: Body, context: &BuildContext) -> Result<Self> {
         let input = body.input_layer(shape.input)?;
         let mut parameters = ParameterSet::new(context.dtype, &context.device);
         let mut embed = |name: &str, vocabulary: usize, size: usize| {
@@ -268,6 +269,7 @@ impl TaskModel {
             parameters,
             form,
             seed,
+            frozen: None,
         })
     }
 
@@ -287,25 +289,37 @@ impl TaskModel {
         let hidden = resolved.get("hidden_size").and_then(Value::as_u64).unwrap_or(1) as usize;
         let mut options = options.clone();
         set_input_sizes(&mut options, architecture, task.input(), hidden, embedding_size);
-        if architecture.family() == Family::Fusion {
-            let body = architecture.build_fusion(&options, context)?;
-            return Self::of_modalities(task, body, context);
-        }
-        match task.input() {
-            InputKind::Pairs { .. } => {
-                Self::of_pairs(task, architecture.build_pair(&options, context)?, context)
-            }
-            InputKind::Values { .. } | InputKind::Tokens { .. } | InputKind::Modalities { .. } => {
-                Self::new(task, architecture.build(&options, context)?, context)
-            }
-        }
+        let mut model = if architecture.family() == Family::Fusion {
+            Self::of_modalities(task, architecture.build_fusion(&options, context)?, context)?
+        } else if let InputKind::Pairs { .. } = task.input() {
+            Self::of_pairs(task, architecture.build_pair(&options, context)?, context)?
+        } else {
+            Self::new(task, architecture.build(&options, context)?, context)?
+        };
+        let of_body = context.frozen(model.body.parameters());
+        let body = match &model.body {
+            Body::Sequence(_) => Body::Sequence(architecture.build(&options, &of_body)?),
+            Body::Pair(_) => Body::Pair(architecture.build_pair(&options, &of_body)?),
+            Body::Fusion(_) => Body::Fusion(architecture.build_fusion(&options, &of_body)?),
+        };
+        let frozen = Self::around(model.shape.clone(), body, &context.frozen(&model.parameters))?;
+        model.frozen = Some(Box::new(frozen));
+        Ok(model)
     }
 
     /// The same model computed by another implementation of the body.
     #[must_use]
     pub fn with_form(mut self, form: Form) -> Self {
         self.form = form;
+        self.frozen = self.frozen.map(|frozen| Box::new(frozen.with_form(form)));
         self
+    }
+
+    /// The model to use where nothing is differentiated: the same parameters, the same answers, and no graph
+    /// that keeps every intermediate result ([`BuildContext::frozen`]). A model that was not made by
+    /// [`build`](Self::build) is this one itself.
+    pub fn for_inference(&self) -> &Self {
+        self.frozen.as_deref().unwrap_or(self)
     }
 
     /// The implementation that computes the body here: `fused`, `reference`, `unrolled`.

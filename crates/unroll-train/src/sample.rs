@@ -104,6 +104,7 @@ pub fn sample(
     each: &mut dyn FnMut(u32),
 ) -> Result<Vec<u32>> {
     sampling.validate()?;
+    let model = model.for_inference();
     let vocabulary = match (model.shape().input, model.shape().target, model.shape().readout) {
         (InputKind::Tokens { vocabulary }, TargetKind::Classes { classes }, Readout::EveryStep)
             if vocabulary == classes && model.body()?.is_causal() =>

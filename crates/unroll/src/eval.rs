@@ -55,12 +55,8 @@ pub fn run(request: &EvalRequest, weights: &TensorFile, input: &TensorFile) -> R
     let (batch, seq_len, features) =
         x.dims3().map_err(|_| Error::shape("x", x.dims(), "(batch, time, features)"))?;
     let options = options(request, architecture, weights, features)?;
-    let context = BuildContext {
-        dtype: request.dtype,
-        device: request.device.clone(),
-        init: Init::default(),
-        stream: Stream::new(0, "eval"),
-    };
+    let stream = Stream::new(0, "eval");
+    let context = BuildContext::new(request.dtype, &request.device, Init::default(), stream);
     let model = architecture.build(&options, &context).map_err(|error| match error {
         Error::UnknownOption { option, known, .. } => {
             let known: Vec<&str> = known.iter().map(String::as_str).collect();

@@ -94,12 +94,10 @@ impl Writer {
             .spec
             .architecture()
             .ok_or_else(|| miette!("there is no architecture called `{}`", trial.spec.arch))?;
-        let context = BuildContext {
-            dtype: trial.spec.dtype.dtype(),
-            device: device::open("cpu").map_err(plain)?,
-            init: trial.spec.init,
-            stream: Stream::new(trial.spec.seed, "init"),
-        };
+        let device = device::open("cpu").map_err(plain)?;
+        let stream = Stream::new(trial.spec.seed, "init");
+        let dtype = trial.spec.dtype.dtype();
+        let context = BuildContext::new(dtype, &device, trial.spec.init, stream);
         let options = &trial.spec.options;
         let model = TaskModel::build(task.as_ref(), architecture, options, None, &context);
         let model = model.map_err(plain)?;

@@ -8,7 +8,9 @@ mod common;
 use candle_core::{DType, Device, Tensor, Var};
 use common::{Case, assert_close, cases, max_difference, random, relative_error};
 use unroll_core::weights::{TensorFile, export, import};
-use unroll_core::{Error, Form, ForwardArgs, Lengths, Mode, SequenceModel, Stream};
+use unroll_core::{
+    BuildContext, Error, Form, ForwardArgs, Lengths, Mode, ParameterSet, SequenceModel, Stream,
+};
 
 const BATCH: usize = 3;
 const STEPS: usize = 7;
@@ -260,6 +262,67 @@ fn export_and_import_give_the_same_bits() {
         let theirs = other.forward(&ForwardArgs::new(&x)).unwrap().output;
         assert_eq!(max_difference(&mine, &theirs), 0.0, "{case}");
     });
+}
+
+#[test]
+fn without_a_graph_a_model_gives_the_same_bits_and_follows_its_parameters() {
+    for dtype in [DType::F64, DType::F32] {
+        for case in cases() {
+            let model = case.build(dtype);
+            let frozen = case.frozen(model.as_ref());
+            let names = |model: &dyn SequenceModel| -> Vec<String> {
+                model.parameters().iter().map(|p| p.name.clone()).collect()
+            };
+            assert_eq!(names(model.as_ref()), names(frozen.as_ref()));
+            let x = input(&case).to_dtype(dtype).unwrap();
+            let lengths = Lengths::new(vec![STEPS, 1, 4], BATCH, STEPS).unwrap();
+            for lengths in [None, Some(&lengths)] {
+                for form in [Form::Auto, Form::Reference] {
+                    let args = ForwardArgs { lengths, form, ..ForwardArgs::new(&x) };
+                    let with = model.forward(&args).unwrap();
+                    let without = frozen.forward(&args).unwrap();
+                    assert!(with.output.track_op() && !without.output.track_op(), "{case}");
+                    let off = max_difference(&with.output, &without.output);
+                    assert_eq!(off, 0.0, "{case} {form:?}");
+                    for (a, b) in with.state.tensors().iter().zip(without.state.tensors()) {
+                        assert!(!b.tensor.track_op(), "{case} {}", a.name);
+                        assert_eq!(max_difference(&a.tensor, &b.tensor), 0.0, "{case} {}", a.name);
+                    }
+                    let last = frozen.forward_last(&args).unwrap();
+                    assert!(!last.track_op(), "{case}");
+                    let off = max_difference(&model.forward_last(&args).unwrap(), &last);
+                    assert_eq!(off, 0.0, "{case} {form:?}");
+                }
+            }
+            let before = frozen.forward(&ForwardArgs::new(&x)).unwrap().output;
+            for parameter in model.parameters().iter() {
+                parameter.var.set(&(parameter.var.as_tensor() * 1.5).unwrap()).unwrap();
+            }
+            let after = frozen.forward(&ForwardArgs::new(&x)).unwrap().output;
+            assert!(max_difference(&before, &after) > 0.0, "{case}: what was learned is not seen");
+            let expected = model.forward(&ForwardArgs::new(&x)).unwrap().output;
+            assert_eq!(max_difference(&expected, &after), 0.0, "{case}");
+        }
+    }
+}
+
+#[test]
+fn parameters_that_are_shared_must_fit() {
+    for case in cases() {
+        let model = case.build(DType::F64);
+        let none = ParameterSet::new(DType::F64, &Device::Cpu);
+        let build =
+            |context: &BuildContext| case.architecture.build(&case.options, context).map(|_| ());
+        let context = BuildContext::cpu(DType::F64, 0);
+        let missing = build(&context.frozen(&none));
+        assert!(matches!(missing, Err(Error::MissingTensor { .. })), "{case}: {missing:?}");
+        let mut options = case.options.clone();
+        options.insert("hidden_size".into(), 24.into());
+        let other = case.architecture.build(&options, &context).unwrap();
+        let wrong = build(&context.frozen(other.parameters()));
+        assert!(matches!(wrong, Err(Error::Shape { .. })), "{case}: {wrong:?}");
+        assert!(build(&context.frozen(model.parameters())).is_ok());
+    }
 }
 
 #[test]

@@ -414,6 +414,21 @@ fn models_of_one_kind_and_tasks_of_the_other_do_not_meet() {
 
 /// A run that is put down after three steps and taken up by another process ends with the same bits.
 #[test]
+fn inference_records_nothing_and_gives_the_same_bits() {
+    let task = seen_and_heard(&json!({}));
+    let batches = task.evaluation(Split::Test, 5);
+    for architecture in unroll_attention::FUSION_ARCHITECTURES {
+        let model = task_model(task.as_ref(), architecture.name());
+        let batch = model.tensors(&batches[0]).unwrap();
+        let with = model.forward(&batch, Mode::Eval).unwrap();
+        let without = model.for_inference().forward(&batch, Mode::Eval).unwrap();
+        assert!(with.track_op() && !without.track_op(), "{}", architecture.name());
+        let bits = |answers: &Tensor| answers.to_vec2::<f64>().unwrap();
+        assert_eq!(bits(&with), bits(&without), "{}", architecture.name());
+    }
+}
+
+#[test]
 fn checkpoints_go_on_to_the_same_bits() {
     let task = seen_and_heard(&json!({}));
     let config = TrainConfig { steps: 6, eval_every: 6, batch_size: 8, ..TrainConfig::default() };

@@ -482,6 +482,22 @@ fn answers_do_not_depend_on_how_a_split_is_cut() {
 }
 
 #[test]
+fn inference_records_nothing_and_gives_the_same_bits() {
+    let task = Small::new();
+    let batches = task.evaluation(Split::Test, 5);
+    for architecture in unroll_attention::PAIR_ARCHITECTURES {
+        let model = task_model(architecture.name(), 5);
+        assert!(!std::ptr::eq(&model, model.for_inference()));
+        let batch = model.tensors(&batches[0]).unwrap();
+        let with = model.forward(&batch, Mode::Eval).unwrap();
+        let without = model.for_inference().forward(&batch, Mode::Eval).unwrap();
+        assert!(with.track_op() && !without.track_op(), "{}", architecture.name());
+        let bits = |answers: &Tensor| answers.to_vec2::<f64>().unwrap();
+        assert_eq!(bits(&with), bits(&without), "{}", architecture.name());
+    }
+}
+
+#[test]
 fn weights_come_back_and_dropout_is_the_streams() {
     let options = map(json!({"input_size": FEATURES, "hidden_size": 8, "dropout": 0.5}));
     let (source, target) = inputs();

@@ -56,7 +56,7 @@ impl RecurrentAttention {
     pub fn new(config: &RecurrentAttentionConfig, context: &BuildContext) -> Result<Self> {
         config.validate()?;
         let hidden = config.hidden_size;
-        let base = config.build_base(context)?;
+        let base = config.build_base(&context.within("base."))?;
         let mut parameters = ParameterSet::new(context.dtype, &context.device);
         parameters.extend("base.", base.parameters());
         let scored = ScoreFunction::new(config.score, hidden, &mut parameters, context)?;

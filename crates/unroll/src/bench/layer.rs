@@ -108,14 +108,13 @@ pub fn layer(request: &LayerRequest) -> unroll_probe::Result<LayerTiming> {
     set("num_layers", "--layers", request.layers.map(Value::from), request.layers != Some(1))?;
     set("num_heads", "--heads", request.heads.map(Value::from), true)?;
     set("causal", "--causal", Some(request.causal.into()), request.causal)?;
-    let context = BuildContext {
-        dtype: request.dtype,
-        device: request.device.clone(),
-        init: Init::default(),
-        stream: Stream::new(0, "bench"),
-    };
-    let model = architecture.build(&given, &context)?;
+    let stream = Stream::new(0, "bench");
+    let context = BuildContext::new(request.dtype, &request.device, Init::default(), stream);
+    let mut model = architecture.build(&given, &context)?;
     let mode = if request.train { LayerMode::Train } else { LayerMode::Infer };
+    if mode == LayerMode::Infer {
+        model = architecture.build(&given, &context.frozen(model.parameters()))?;
+    }
     let size = (request.batch, request.seq_len);
     bench_layer(model.as_ref(), size, mode, request.form, 0, &options, &Gauge::of(&request.device))
 }

@@ -121,12 +121,7 @@ impl Case {
     }
 
     fn context(&self, place: &Place) -> BuildContext {
-        BuildContext {
-            dtype: place.dtype,
-            device: place.device.clone(),
-            init: Init::default(),
-            stream: stream("weights"),
-        }
+        BuildContext::new(place.dtype, &place.device, Init::default(), stream("weights"))
     }
 
     /// Weights that are the same everywhere. Biases that start at zero and scales that start at one would
@@ -207,6 +202,12 @@ impl Case {
             out.put(What::State, &name, &one.tensor)?;
             loss = (loss + weighed(&name, &one.tensor)?)?;
         }
+        let frozen = self.context(place).frozen(model.parameters());
+        let input = x.as_detached_tensor();
+        let state = state.as_ref().map(State::detach);
+        let args = ForwardArgs { input: &input, state: state.as_ref(), ..args };
+        let inference = self.architecture.build(&self.options, &frozen)?.forward(&args)?;
+        out.put(What::Output, INFERENCE, &inference.output)?;
         let gradients = loss.backward()?;
         out.put_gradients(model.parameters(), &gradients)?;
         out.put_gradient("x", &x, &gradients)?;
@@ -224,7 +225,7 @@ impl Case {
         let source = self.input("source", &[batch, steps + 2, inputs], place)?;
         let target = self.input("target", &[batch, steps, inputs], place)?;
         let (of_source, of_target) = (self.lengths(steps + 2)?, self.lengths(steps)?);
-        let result = model.forward(&PairArgs {
+        let args = PairArgs {
             source: source.as_tensor(),
             source_lengths: of_source.as_ref(),
             target: target.as_tensor(),
@@ -232,9 +233,15 @@ impl Case {
             mode: Mode::Eval,
             form: place.form,
             attention: false,
-        })?;
+        };
+        let result = model.forward(&args)?;
         let mut out = Out::new(result.form);
         out.put(What::Output, "output", &result.output)?;
+        let frozen = self.context(place).frozen(model.parameters());
+        let (source_only, target_only) = (source.as_detached_tensor(), target.as_detached_tensor());
+        let args = PairArgs { source: &source_only, target: &target_only, ..args };
+        let inference = self.architecture.build_pair(&self.options, &frozen)?.forward(&args)?;
+        out.put(What::Output, INFERENCE, &inference.output)?;
         let gradients = weighed("output", &result.output)?.backward()?;
         out.put_gradients(model.parameters(), &gradients)?;
         out.put_gradient("source", &source, &gradients)?;
@@ -258,6 +265,12 @@ impl Case {
         let result = model.forward(&args)?;
         let mut out = Out::new(result.form);
         out.put(What::Output, "output", &result.output)?;
+        let frozen = self.context(place).frozen(model.parameters());
+        let inputs = [first.as_detached_tensor(), second.as_detached_tensor()];
+        let modalities = [0, 1].map(|i| Modality { input: &inputs[i], ..modalities[i] });
+        let args = FusionArgs { form: place.form, ..FusionArgs::new(modalities) };
+        let inference = self.architecture.build_fusion(&self.options, &frozen)?.forward(&args)?;
+        out.put(What::Output, INFERENCE, &inference.output)?;
         let gradients = weighed("output", &result.output)?.backward()?;
         out.put_gradients(model.parameters(), &gradients)?;
         out.put_gradient("first", &first, &gradients)?;
@@ -322,6 +335,9 @@ impl Case {
         Ok(out.0)
     }
 }
+
+/// The output of the model without a graph, which keeps nothing for a way back.
+const INFERENCE: &str = "output without a graph";
 
 /// What a tensor of a file with vectors is, if it is a result.
 fn what(name: &str) -> Option<What> {

@@ -44,6 +44,12 @@ impl Case {
         model
     }
 
+    /// The same model around the same parameters, without a graph.
+    pub fn frozen(&self, model: &dyn SequenceModel) -> Box<dyn SequenceModel> {
+        let context = BuildContext::cpu(model.dtype(), 0).frozen(model.parameters());
+        self.architecture.build(&self.options, &context).unwrap()
+    }
+
     pub fn cost(&self, batch: usize, seq_len: usize) -> Cost {
         self.architecture.cost(&self.options, batch, seq_len).unwrap()
     }
