@@ -178,7 +178,7 @@ pub struct TaskModel {
     form: Form,
     seed: u64,
     /// The same model without a graph, around the same parameters.
-    frozen: Option<Box<TaskModel>>,
+    frozen: Option<Box<Self>>,
 }
 
 impl TaskModel {
