@@ -284,7 +284,7 @@ impl<'a> Runner<'a> {
     fn model(&self, task: &dyn Task, dtype: DType) -> Result<TaskModel> {
         let architecture = self.architecture()?;
         let stream = Stream::new(self.spec.seed, "init");
-        let context = BuildContext::new(dtype, &self.device, self.spec.init, stream);
+        let context = BuildContext::new(dtype, self.device, self.spec.init, stream);
         Ok(TaskModel::build(task, architecture, &self.spec.options, None, &context)?)
     }
 
