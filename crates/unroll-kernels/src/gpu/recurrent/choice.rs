@@ -58,14 +58,18 @@ pub(super) fn policy() -> Result<Policy> {
     Policy::parse(TEXT.get_or_init(|| std::env::var("UNROLL_GPU_RECURRENT").ok()).as_deref())
 }
 
-/// The ways that fit a layer on a device, the fastest by expectation first.
-pub(super) fn ways(args: &Arguments, pass: Pass, limits: Option<Limits>) -> Vec<Way> {
+/// Plans of each exchange that tuning measures.
+const MEASURED_PLANS: usize = 3;
+
+/// The ways that fit a layer on a device, at most `plans` of each exchange, the fastest by expectation first.
+pub(super) fn ways(args: &Arguments, pass: Pass, limits: Option<Limits>, plans: usize) -> Vec<Way> {
     let Some(limits) = limits else { return vec![Way::Steps] };
     let (batch, hidden) = (args.shape.batch, args.shape.hidden);
     let request = |exchange| Request { cell: args.cell, pass, exchange, batch, hidden, limits };
-    let plans = [Exchange::Cluster, Exchange::Grid].into_iter().filter_map(|exchange| {
+    let plans = [Exchange::Cluster, Exchange::Grid].into_iter().flat_map(|exchange| {
         let request = request(exchange);
-        Plan::best(&request).map(|plan| (plan.cost(&request), Way::Persistent(plan)))
+        let several = Plan::several(&request, plans).into_iter();
+        several.map(move |plan| (plan.cost(&request), Way::Persistent(plan)))
     });
     let steps = (cost_of_steps(&request(Exchange::Grid)), Way::Steps);
     let mut all: Vec<_> = plans.chain([steps]).collect();
@@ -78,7 +82,7 @@ type Possible = std::result::Result<Way, (Way, String)>;
 
 /// The ways that fit, with those that the machine has no room for told apart. Instead of a cluster without room,
 /// a smaller one.
-fn possible<M: Machine>(machine: &M, args: &Arguments, pass: Pass) -> Vec<Possible> {
+fn possible<M: Machine>(machine: &M, args: &Arguments, pass: Pass, plans: usize) -> Vec<Possible> {
     let (batch, hidden) = (args.shape.batch, args.shape.hidden);
     let smaller = |plan: &Plan| {
         let limits = Limits { cluster: plan.ranks / 2, ..machine.limits()? };
@@ -98,7 +102,14 @@ fn possible<M: Machine>(machine: &M, args: &Arguments, pass: Pass) -> Vec<Possib
             }
         }
     };
-    ways(args, pass, machine.limits()).into_iter().map(room).collect()
+    let mut found: Vec<Possible> = Vec::new();
+    for way in ways(args, pass, machine.limits(), plans).into_iter().map(room) {
+        // A smaller cluster in the place of one without room may be there already.
+        if !matches!(&way, Ok(way) if found.iter().flatten().any(|other| other == way)) {
+            found.push(way);
+        }
+    }
+    found
 }
 
 /// The way by a policy that needs no measuring.
@@ -249,7 +260,8 @@ fn choose<M: Machine>(
     if let Some(found) = chosen.get(&key) {
         return Ok(found.best);
     }
-    let ways = possible(machine, args, pass);
+    let plans = if policy == Policy::Tuned { MEASURED_PLANS } else { 1 };
+    let ways = possible(machine, args, pass, plans);
     let found = match policy {
         Policy::Tuned => measure(machine, args, pass, ways, run)?,
         _ => Chosen { best: decide(policy, ways)?, all: Vec::new() },

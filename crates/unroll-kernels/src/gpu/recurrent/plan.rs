@@ -196,6 +196,26 @@ impl Plan {
 
     /// The plan that should be fastest, or `None` when none fits.
     pub(crate) fn best(request: &Request) -> Option<Self> {
+        Self::all(request).into_iter().next()
+    }
+
+    /// At most `count` plans of different shapes, those that should be fastest: what expectation cannot tell apart,
+    /// measuring can.
+    pub(crate) fn several(request: &Request, count: usize) -> Vec<Self> {
+        // Of two that differ by less than a quarter, one is enough.
+        let near = |a: usize, b: usize| 5 * a.min(b) > 4 * a.max(b);
+        let mut several: Vec<Self> = Vec::with_capacity(count);
+        for plan in Self::all(request) {
+            let alike = |other: &Self| near(other.ranks, plan.ranks) && near(other.rows, plan.rows);
+            if several.len() < count && !several.iter().any(alike) {
+                several.push(plan);
+            }
+        }
+        several
+    }
+
+    /// All plans that are worth thinking of, the fastest by expectation first.
+    fn all(request: &Request) -> Vec<Self> {
         let Request { exchange, batch, hidden, limits, .. } = *request;
         let most = match exchange {
             Exchange::Cluster => limits.cluster,
@@ -214,7 +234,9 @@ impl Plan {
             [1, 2, 4].map(|waves| (ranks, batch.div_ceil(teams * waves).max(1)))
         });
         let plans = plans.filter_map(|(ranks, rows)| Self::with(request, ranks, rows, THREADS));
-        plans.min_by_key(|plan| (plan.cost(request), plan.ranks))
+        let mut plans: Vec<Self> = plans.collect();
+        plans.sort_by_key(|plan| (plan.cost(request), plan.ranks));
+        plans
     }
 }
 

@@ -1,6 +1,8 @@
 //! The host code and the kernels, emulated on a processor, against the operations that run there.
 
 use candle_core::{DType, Device, Result, Tensor, Var};
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 use unroll_kernels_emulation as emulation;
 
@@ -408,7 +410,11 @@ proptest! {
         let pass = if forward { Pass::Forward } else { Pass::Backward };
         let exchange = if cluster { Exchange::Cluster } else { Exchange::Grid };
         let cell = Cell::of(kind).unwrap();
-        if let Some(plan) = Plan::best(&Request { cell, pass, exchange, batch, hidden, limits }) {
+        let request = Request { cell, pass, exchange, batch, hidden, limits };
+        let several = Plan::several(&request, 3);
+        prop_assert_eq!(Plan::best(&request), several.first().copied());
+        prop_assert!(several.is_sorted_by_key(|plan| plan.cost(&request)));
+        for plan in several {
             prop_assert!(plan.shared_bytes <= limits.shared_bytes);
             prop_assert!(plan.ranks * plan.units >= hidden && plan.teams * plan.rows >= batch);
             prop_assert!(plan.tiles() * plan.tile >= plan.rows && plan.units * plan.tile <= 4 * plan.threads);
@@ -417,6 +423,21 @@ proptest! {
             } else {
                 prop_assert!(plan.ranks * plan.teams_at_once <= limits.multiprocessors);
             }
+        }
+    }
+}
+
+#[test]
+fn plans_to_be_measured_differ() {
+    let cell = Cell::of(CellKind::Lstm).unwrap();
+    for exchange in [Exchange::Cluster, Exchange::Grid] {
+        for (batch, hidden) in [(64, 128), (16, 256)] {
+            let pass = Pass::Forward;
+            let request = Request { cell, pass, exchange, batch, hidden, limits: LARGE };
+            let several = Plan::several(&request, 3);
+            assert_eq!(several.len(), 3, "{several:?}");
+            let shapes: BTreeSet<_> = several.iter().map(|plan| (plan.ranks, plan.rows)).collect();
+            assert_eq!(shapes.len(), 3, "{several:?}");
         }
     }
 }
@@ -489,8 +510,10 @@ fn tuning_takes_the_way_that_measures_best() {
         let line = line.unwrap_or_else(|| panic!("{found:?}"));
         assert!(!line.contains("not usable") && line.contains("steps"), "{line}");
         assert!(line.contains(": cluster") || line.contains(": grid"), "{line}");
+        let tried = line.split("; ").count();
+        assert!(tried > 3, "more than one plan of a kind: {line}");
     }
     // Where persistent kernels cannot run there is one way.
     let cell = case.cell();
-    assert_eq!(ways(&case.arguments_of_nothing(cell), Pass::Forward, None), [Way::Steps]);
+    assert_eq!(ways(&case.arguments_of_nothing(cell), Pass::Forward, None, 1), [Way::Steps]);
 }
