@@ -31,7 +31,7 @@ pub use jacobian::{
     Bounds, Estimate, Jacobian, JacobianMethod, JacobianOptions, JacobianPoint, jacobian,
     jacobian_of_task,
 };
-pub use layer::{LayerMode, LayerTiming, bench_layer};
+pub use layer::{LayerMode, LayerTiming, TimedModel, bench_layer};
 pub use stop::Stop;
 pub use throughput::{Phase, PhaseTiming, measure};
 pub use timing::{MemoryGauge, NoGauge, Timed, TimingOptions, time};

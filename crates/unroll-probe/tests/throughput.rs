@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use candle_core::{DType, Tensor};
+use serde_json::json;
 use unroll_core::weights::export;
 use unroll_core::{Architecture, BuildContext, Entry, Form};
 use unroll_gru::GruConfig;
 use unroll_probe::{
-    Error, GradientLoss, JacobianOptions, LayerMode, LayerTiming, NoGauge, Phase, Stop,
+    Error, GradientLoss, JacobianOptions, LayerMode, LayerTiming, NoGauge, Phase, Stop, TimedModel,
     TimingOptions, bench_layer, f64_twin, gradient_decay_of_task, jacobian, jacobian_of_task,
     measure,
 };
@@ -131,8 +132,14 @@ fn wrong_results_are_not_timed() {
     assert!(matches!(result, Err(Error::Model(unroll_core::Error::NotFinite { .. }))));
     let body = GRU.build(&options(false), &BuildContext::cpu(DType::F32, 0)).unwrap();
     spoil(body.parameters());
-    let result =
-        bench_layer(body.as_ref(), (2, 3), LayerMode::Infer, Form::Auto, 0, &FAST, &NoGauge);
+    let result = bench_layer(
+        TimedModel::sequence(body.as_ref(), (2, 3)),
+        LayerMode::Infer,
+        Form::Auto,
+        0,
+        &FAST,
+        &NoGauge,
+    );
     assert!(matches!(result, Err(Error::Model(unroll_core::Error::NotFinite { .. }))));
 }
 
@@ -140,8 +147,15 @@ fn wrong_results_are_not_timed() {
 fn layers_are_timed_in_both_modes() {
     let body = GRU.build(&options(false), &BuildContext::cpu(DType::F32, 0)).unwrap();
     for (mode, factor) in [(LayerMode::Infer, 1), (LayerMode::Train, 3)] {
-        let timing: LayerTiming =
-            bench_layer(body.as_ref(), (4, 10), mode, Form::Auto, 0, &FAST, &NoGauge).unwrap();
+        let timing: LayerTiming = bench_layer(
+            TimedModel::sequence(body.as_ref(), (4, 10)),
+            mode,
+            Form::Auto,
+            0,
+            &FAST,
+            &NoGauge,
+        )
+        .unwrap();
         // GRU, one input feature: 2 * 3 gates * rows * hidden * (input + hidden).
         assert_eq!(timing.flops, factor * 2 * 3 * 40 * 16 * 17);
         assert!((timing.tokens_per_s * timing.median_s - 40.0).abs() < 1e-9);
@@ -151,6 +165,37 @@ fn layers_are_timed_in_both_modes() {
         let expected = "median_s min_s iterations flops gflops_per_s tokens_per_s peak_bytes form";
         assert_eq!(keys, expected.split(' ').collect());
         assert_eq!(timing.form, "fused");
+    }
+}
+
+/// FLOPs are those of both sequences, tokens those of one.
+#[test]
+fn models_of_two_sequences_are_timed() {
+    let context = BuildContext::cpu(DType::F32, 0);
+    let options = |json: serde_json::Value| json.as_object().unwrap().clone();
+    let find = |all: &[&'static dyn Architecture], name: &str| {
+        all.iter().copied().find(|one| one.name() == name).unwrap()
+    };
+    let pair = find(unroll_attention::PAIR_ARCHITECTURES, "encdec_additive")
+        .build_pair(&options(json!({"input_size": 3, "hidden_size": 8})), &context)
+        .unwrap();
+    let fusion = find(unroll_attention::FUSION_ARCHITECTURES, "cross_attention_fusion")
+        .build_fusion(
+            &options(json!({"input_size": 3, "second_input_size": 2, "hidden_size": 8})),
+            &context,
+        )
+        .unwrap();
+    for (timed, cost) in [
+        (TimedModel::pair(pair.as_ref(), (4, 10)), pair.cost(4, 10, 10)),
+        (TimedModel::fusion(fusion.as_ref(), (4, 10)), fusion.cost(4, [10, 10])),
+    ] {
+        for (mode, flops) in
+            [(LayerMode::Infer, cost.forward_flops), (LayerMode::Train, cost.training_flops())]
+        {
+            let timing = bench_layer(timed, mode, Form::Auto, 0, &FAST, &NoGauge).unwrap();
+            assert_eq!(timing.flops, flops);
+            assert!((timing.tokens_per_s * timing.median_s - 40.0).abs() < 1e-9);
+        }
     }
 }
 

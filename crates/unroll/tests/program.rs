@@ -434,6 +434,9 @@ fn bench_layer_prints_one_json_object() {
         ("mha", &["--heads", "2", "--causal"]),
         ("sdpa", &["--heads", "2"]),
         ("additive", &[]),
+        ("encdec", &[]),
+        ("encdec_mha", &["--heads", "2"]),
+        ("late_fusion", &[]),
     ] {
         for mode in ["train", "infer"] {
             let output = unroll()
@@ -466,7 +469,7 @@ fn bench_layer_prints_one_json_object() {
         command.assert().code(2).stderr(predicate::str::contains(expected));
     };
     wrong(&["--arch", "lstm", "--hidden", "0"], "option `hidden`: must be at least 1");
-    wrong(&["--arch", "encdec", "--hidden", "8"], "`encdec` reads one sequence and writes another");
+    wrong(&["--arch", "encdec", "--hidden", "8", "--heads", "2"], "`encdec` has none");
 }
 
 #[test]

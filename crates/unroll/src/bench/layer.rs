@@ -2,10 +2,12 @@
 
 use candle_core::{DType, Device, Tensor, Var};
 use serde_json::{Map, Value};
-use unroll_core::{BuildContext, Error, Form, Init, Stream, memory, ops};
+use unroll_core::{BuildContext, Error, Family, Form, Init, Stream, memory, ops};
 use unroll_kernels::AttentionArgs;
 use unroll_kernels::attention::Mask;
-use unroll_probe::{LayerMode, LayerTiming, MemoryGauge, Stop, TimingOptions, bench_layer, time};
+use unroll_probe::{
+    LayerMode, LayerTiming, MemoryGauge, Stop, TimedModel, TimingOptions, bench_layer, time,
+};
 
 use crate::experiment::plan::nearest;
 use crate::memory::Gauge;
@@ -89,7 +91,8 @@ pub fn layer(request: &LayerRequest) -> unroll_probe::Result<LayerTiming> {
         return candle(request, &options);
     }
     let architecture = registry::find(&request.arch).ok_or_else(|| {
-        let names: Vec<&str> = registry::names().into_iter().chain([SDPA]).chain(CANDLE).collect();
+        let names: Vec<&str> =
+            registry::all_names().into_iter().chain([SDPA]).chain(CANDLE).collect();
         let help = nearest(&request.arch, &names);
         Error::option("arch", format!("there is no architecture `{}`: {help}", request.arch))
     })?;
@@ -104,19 +107,41 @@ pub fn layer(request: &LayerRequest) -> unroll_probe::Result<LayerTiming> {
         _ => Ok(()),
     };
     set("input_size", "--input", Some(request.input.into()), true)?;
+    set("second_input_size", "--input", Some(request.input.into()), false)?;
     set("hidden_size", "--hidden", Some(request.hidden.into()), true)?;
     set("num_layers", "--layers", request.layers.map(Value::from), request.layers != Some(1))?;
     set("num_heads", "--heads", request.heads.map(Value::from), true)?;
     set("causal", "--causal", Some(request.causal.into()), request.causal)?;
     let stream = Stream::new(0, "bench");
     let context = BuildContext::new(request.dtype, &request.device, Init::default(), stream);
-    let mut model = architecture.build(&given, &context)?;
-    let mode = if request.train { LayerMode::Train } else { LayerMode::Infer };
-    if mode == LayerMode::Infer {
-        model = architecture.build(&given, &context.frozen(model.parameters()))?;
-    }
     let size = (request.batch, request.seq_len);
-    bench_layer(model.as_ref(), size, mode, request.form, 0, &options, &Gauge::of(&request.device))
+    let mode = if request.train { LayerMode::Train } else { LayerMode::Infer };
+    let run = |timed: TimedModel<'_>| {
+        bench_layer(timed, mode, request.form, 0, &options, &Gauge::of(&request.device))
+    };
+    match architecture.family() {
+        Family::EncoderDecoder => {
+            let mut model = architecture.build_pair(&given, &context)?;
+            if mode == LayerMode::Infer {
+                model = architecture.build_pair(&given, &context.frozen(model.parameters()))?;
+            }
+            run(TimedModel::pair(model.as_ref(), size))
+        }
+        Family::Fusion => {
+            let mut model = architecture.build_fusion(&given, &context)?;
+            if mode == LayerMode::Infer {
+                model = architecture.build_fusion(&given, &context.frozen(model.parameters()))?;
+            }
+            run(TimedModel::fusion(model.as_ref(), size))
+        }
+        Family::Recurrent | Family::Attention | Family::AttentionOverStates => {
+            let mut model = architecture.build(&given, &context)?;
+            if mode == LayerMode::Infer {
+                model = architecture.build(&given, &context.frozen(model.parameters()))?;
+            }
+            run(TimedModel::sequence(model.as_ref(), size))
+        }
+    }
 }
 
 /// The layers that are no architecture have few options: one that has no effect would be timed as if it had.
