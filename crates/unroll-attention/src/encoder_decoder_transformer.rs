@@ -347,8 +347,7 @@ impl EncoderDecoderTransformer {
             x = (x + dropped(mlp, 3)?)?;
         }
         let output = pass.hide_padding(self.decoder_norm.apply(&x, pass.fused)?)?;
-        let form = if pass.fused { "fused" } else { "reference" };
-        Ok(Written { output, attention, present, form })
+        Ok(Written { output, attention, present, form: pass.form() })
     }
 }
 

@@ -214,6 +214,15 @@ impl<'a> Pass<'a> {
         matches!(self.core, Core::Softmax(Softmax::Fused(_)))
     }
 
+    /// What ran in a block of norms, maps and attention. On GPUs only the attention is one operation.
+    pub(crate) fn form(&self) -> &'static str {
+        match (self.fused, self.fuses_attention()) {
+            (true, _) => "fused",
+            (false, true) => "fused attention",
+            (false, false) => "reference",
+        }
+    }
+
     /// `x` `(B, T, H)` with zeros on padding.
     pub(crate) fn hide_padding(&self, x: Tensor) -> Result<Tensor> {
         match &self.real {

@@ -239,7 +239,7 @@ impl SequenceModel for Transformer {
             state: state_after(tensors, counts, args.lengths, has_positions, dtype, device)?,
             attention,
             gates: Vec::new(),
-            form: if pass.fused { "fused" } else { "reference" },
+            form: pass.form(),
         })
     }
 

@@ -152,7 +152,8 @@ pub struct ForwardOutput {
     /// order of its weights (LSTM: input, forget, candidate, output; GRU: reset, update, candidate).
     /// None for models without gates.
     pub gates: Vec<Gate>,
-    /// The implementation that ran: `fused`, `reference`, `unrolled`.
+    /// The implementation that ran: `fused`, `fused attention` (a Transformer on a GPU), `reference`,
+    /// `unrolled`.
     pub form: &'static str,
 }
 

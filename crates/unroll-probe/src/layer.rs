@@ -41,7 +41,8 @@ pub struct LayerTiming {
     /// Largest memory in use during an iteration, above what was in use before it, bytes; `None` when it
     /// was not measured.
     pub peak_bytes: Option<u64>,
-    /// The implementation that ran: `fused`, `reference`, `unrolled`.
+    /// The implementation that ran: `fused`, `fused attention` (a Transformer on a GPU), `reference`,
+    /// `unrolled`.
     pub form: String,
 }
 

@@ -124,7 +124,12 @@ pub const COLUMNS: &[ColumnDoc] = &[
     same("device", KEYED, "", "`cpu`, `cuda:0`, ..."),
     same("dtype", TRIALS, "", "type of parameters and activations: `f32`, `f64`, `bf16`"),
     same("precision", TRIALS, "", "how f32 products round on a GPU: `fp32` (not at all), `tf32`"),
-    same("form", TRIALS, "", "form that ran: `fused`, `reference`, `unrolled`"),
+    same(
+        "form",
+        TRIALS,
+        "",
+        "form that ran: `fused`, `fused attention` (a Transformer on a GPU), `reference`, `unrolled`",
+    ),
     same("hidden_size", TRIALS, "elements", "hidden size after matching"),
     same("num_layers", TRIALS, "", "layers"),
     same("batch_size", TRIALS, "sequences", "sequences per batch"),

@@ -188,7 +188,8 @@ pub struct Cell {
     /// How f32 products round on a GPU: `fp32` (not at all) or `tf32`.
     #[serde(default = "exact", skip_serializing_if = "is_exact")]
     pub precision: String,
-    /// Form that ran: `fused`, `reference`, `unrolled`.
+    /// Form that ran: `fused`, `fused attention` (a Transformer on a GPU), `reference`,
+    /// `unrolled`.
     pub form: String,
     /// Hidden size after matching.
     pub hidden_size: usize,

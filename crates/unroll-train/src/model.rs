@@ -322,7 +322,8 @@ impl TaskModel {
         self.frozen.as_deref().unwrap_or(self)
     }
 
-    /// The implementation that computes the body here: `fused`, `reference`, `unrolled`.
+    /// The implementation that computes the body here: `fused`, `fused attention` (a Transformer on a GPU), `reference`,
+    /// `unrolled`.
     ///
     /// # Errors
     /// When the body cannot run.
