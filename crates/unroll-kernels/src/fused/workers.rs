@@ -1,12 +1,16 @@
 //! Sharing one call among threads.
 
+use std::any::Any;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, TryLockError};
+use std::sync::{Arc, Mutex, TryLockError};
+use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
 use crate::buffers::Dims;
+use crate::threads::lock;
 
 /// What one worker computes.
 #[derive(Debug, Clone)]
@@ -79,11 +83,16 @@ impl Plan {
     }
 }
 
+/// How long a call waits for the pool's threads before it takes threads of its own. Those that sleep wake within a
+/// tenth of it.
+const PATIENCE: Duration = Duration::from_millis(2);
+
 /// Runs all shares at the same time: they wait for each other.
 ///
 /// On the pool's own threads, one share each: threads beside the pool would compete with its workers,
-/// which look for work for a while before they sleep. Two such calls at once could wait for each other's
-/// threads, so that the second one, if there ever is one, gets threads of its own.
+/// which look for work for a while before they sleep. But no call waits for a thread that is busy, perhaps with
+/// something that waits for this call: what no thread of the pool takes soon, threads of its own do. Of two such
+/// calls at once, the second one, if there ever is one, has threads of its own from the beginning.
 fn together(shares: &[Share], work: &(impl Fn(&Share) + Sync)) {
     static POOL: Mutex<()> = Mutex::new(());
 
@@ -93,18 +102,103 @@ fn together(shares: &[Share], work: &(impl Fn(&Share) + Sync)) {
         Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
         Err(TryLockError::WouldBlock) => None,
     };
+    let work = |index: usize| {
+        if let Some(share) = shares.get(index) {
+            work(share);
+        }
+    };
+    // The last one is the caller's own.
+    let others = shares.len().saturating_sub(1);
+    let seats = Seats::new(others, &work);
+    // Left also when a thread cannot be made: nobody may work with what is gone.
+    let _end = Close(&seats);
     if pool.is_some() && shares.len() <= rayon::current_num_threads() {
-        rayon::broadcast(|thread| {
-            if let Some(share) = shares.get(thread.index()) {
-                work(share);
-            }
+        let seats = seats.clone();
+        rayon::spawn_broadcast(move |_| seats.take());
+    }
+    let begin = Instant::now();
+    while pool.is_some() && seats.free() > 0 && begin.elapsed() < PATIENCE {
+        std::thread::yield_now();
+    }
+    std::thread::scope(|scope| {
+        for _ in 0..seats.free() {
+            scope.spawn(|| seats.take());
+        }
+        work(others);
+    });
+}
+
+/// Pieces of work that threads take, each of them once.
+struct Seats {
+    count: usize,
+    next: AtomicUsize,
+    done: AtomicUsize,
+    /// What is done with a piece. The one who made this waits until all that were taken are done.
+    work: *const (dyn Fn(usize) + Sync),
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+#[allow(unsafe_code)]
+// SAFETY: the pointer is to something that threads may share.
+unsafe impl Send for Seats {}
+#[allow(unsafe_code)]
+// SAFETY: as above.
+unsafe impl Sync for Seats {}
+
+impl Seats {
+    fn new(count: usize, work: &(dyn Fn(usize) + Sync)) -> Arc<Self> {
+        #[allow(unsafe_code)]
+        // SAFETY: only the lifetime changes; `take` says why that is right.
+        let work: &'static (dyn Fn(usize) + Sync) = unsafe { std::mem::transmute(work) };
+        Arc::new(Self {
+            count,
+            next: AtomicUsize::new(0),
+            done: AtomicUsize::new(0),
+            work,
+            panic: Mutex::new(None),
+        })
+    }
+
+    /// Pieces that nobody has taken.
+    fn free(&self) -> usize {
+        self.count.saturating_sub(self.next.load(Ordering::Acquire))
+    }
+
+    /// Takes a piece, if one is left, and does it.
+    fn take(&self) {
+        let index = self.next.fetch_add(1, Ordering::AcqRel);
+        if index >= self.count {
+            return;
+        }
+        let run = AssertUnwindSafe(|| {
+            #[allow(unsafe_code)]
+            // SAFETY: a piece was taken that is not done: [`Close`] waits for it, and what it works with is there
+            // until then. A thread that comes later finds no piece and does not get here.
+            let work = unsafe { &*self.work };
+            work(index);
         });
-    } else {
-        std::thread::scope(|scope| {
-            for share in shares {
-                scope.spawn(move || work(share));
-            }
-        });
+        if let Err(panic) = catch_unwind(run) {
+            lock(&self.panic).get_or_insert(panic);
+        }
+        self.done.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// Waits, when dropped, until all pieces that were taken are done, and lets nobody take another. Goes on with the
+/// first panic.
+struct Close<'a>(&'a Seats);
+
+impl Drop for Close<'_> {
+    fn drop(&mut self) {
+        let seats = self.0;
+        let taken = seats.next.fetch_add(seats.count, Ordering::AcqRel).min(seats.count);
+        while seats.done.load(Ordering::Acquire) < taken {
+            std::thread::yield_now();
+        }
+        let panic = lock(&seats.panic).take();
+        if let Some(panic) = panic.filter(|_| !std::thread::panicking()) {
+            resume_unwind(panic);
+        }
     }
 }
 
@@ -200,6 +294,76 @@ mod tests {
                 barrier.wait();
                 assert_eq!(count.load(Ordering::Relaxed), 3 * round);
                 barrier.wait();
+            }
+        });
+    }
+
+    /// Plans of `count` shares that need all of them at every step.
+    fn by_units(count: usize) -> Plan {
+        let shares = (0..count).map(|i| Share { rows: 0..1, blocks: i..i + 1 }).collect();
+        Plan { shares, by_units: true }
+    }
+
+    fn pool(threads: usize) -> rayon::ThreadPool {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap()
+    }
+
+    /// Runs a plan with many steps, in which each share counts once.
+    fn steps(count: usize) {
+        let sum = AtomicUsize::new(0);
+        by_units(count).run(|_, barrier| {
+            for round in 1..50 {
+                sum.fetch_add(1, Ordering::Relaxed);
+                barrier.wait();
+                assert_eq!(sum.load(Ordering::Relaxed), count * round);
+                barrier.wait();
+            }
+        });
+    }
+
+    /// A thread of the pool that waits for what comes after the call, as a loader of data on the pool does.
+    #[test]
+    fn threads_of_the_pool_that_are_busy_are_not_waited_for() {
+        for threads in [2, 3] {
+            let pool = pool(threads);
+            for busy in 1..threads {
+                let (sender, receiver) = std::sync::mpsc::sync_channel::<()>(0);
+                for _ in 0..busy {
+                    let sender = sender.clone();
+                    pool.spawn(move || sender.send(()).unwrap());
+                }
+                // From a thread of the pool itself, and from another one.
+                pool.install(|| steps(threads));
+                std::thread::scope(|scope| scope.spawn(|| steps(threads)).join().unwrap());
+                for _ in 0..busy {
+                    receiver.recv().unwrap();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn calls_at_once_do_not_wait_for_each_other() {
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..50).for_each(|_| steps(2)));
+            }
+        });
+    }
+
+    #[test]
+    fn a_panic_ends_the_call_and_not_the_pool() {
+        let pool = pool(2);
+        pool.install(|| {
+            for wrong in 0..2 {
+                let failed = catch_unwind(|| {
+                    by_units(2).run(|share, barrier| {
+                        assert_ne!(share.blocks.start, wrong, "on purpose");
+                        barrier.wait();
+                    });
+                });
+                assert!(failed.is_err());
+                steps(2);
             }
         });
     }
