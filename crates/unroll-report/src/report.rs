@@ -181,11 +181,14 @@ fn forms(summary: &Summary) -> String {
     ran.iter().map(of).collect::<Vec<_>>().join("; ")
 }
 
-/// How equal the series' parameters are, where they were to be equal: hidden sizes go in steps (of heads), so
-/// that some architectures cannot come near.
+/// How equal the series' parameters are. Where they were to be equal: hidden sizes go in steps (of heads), so
+/// that some architectures cannot come near. Where hidden sizes are as given, parameters may be far apart, and a
+/// comparison must say so.
 fn matched(summary: &Summary) -> String {
     const FAR: f64 = 0.05;
-    if !summary.setting.matched_by.iter().any(|by| by == "parameters") {
+    const ALIKE: f64 = 0.25;
+    let by = |name: &str| summary.setting.matched_by.iter().any(|by| by == name);
+    if !by("parameters") && !by("hidden_size") {
         return String::new();
     }
     // Tasks and lengths change all series' counts alike: the smallest belong together, and so on.
@@ -206,7 +209,17 @@ fn matched(summary: &Summary) -> String {
         let share = 1.0 - least.0 as f64 / most.0.max(1) as f64;
         Some((share, least, most))
     });
-    match extremes.max_by(|a, b| a.0.total_cmp(&b.0)) {
+    let widest = extremes.max_by(|a, b| a.0.total_cmp(&b.0));
+    if !by("parameters") {
+        return match widest {
+            Some((share, (fewest, small), (most, large))) if share > ALIKE => format!(
+                " (parameters differ: {large} has {most}, {:.1} times the {fewest} of {small})",
+                most as f64 / fewest.max(1) as f64
+            ),
+            _ => String::new(),
+        };
+    }
+    match widest {
         Some((share, (fewest, small), (most, large))) if share > FAR => format!(
             " (not nearly: {small} has {fewest}, {:.0} % fewer than the {most} of {large})",
             share * 100.0

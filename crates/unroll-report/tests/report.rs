@@ -195,6 +195,20 @@ fn the_setting_tells_kinds_and_series_apart() {
     ] {
         assert!(text.contains(line), "{line}: {}", text.split("## Which").next().unwrap());
     }
+
+    // Nothing was to be equal: what is not is said if it is much.
+    for record in &mut all {
+        record.cell.matched_by = "hidden_size".into();
+    }
+    let text = |records: &[_]| Report::new(&context(), &Summary::from_records(records)).markdown();
+    let line = text(&all);
+    assert!(line.contains("- Architectures matched by: hidden_size\n"), "{line}");
+    for record in all.iter_mut().filter(|record| record.cell.architecture == "transformer") {
+        record.cost.as_mut().unwrap().parameters = 27_846;
+    }
+    let line = text(&all);
+    let words = "hidden_size (parameters differ: transformer has 27846, 6.0 times the 4641 of ";
+    assert!(line.contains(words), "{line}");
 }
 
 /// Text that would be HTML, a link, an attribute, a script or a table's end.

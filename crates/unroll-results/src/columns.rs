@@ -397,7 +397,8 @@ pub fn readme() -> String {
          | part | holds |\n|---|---|\n\
          | `trials/<id>.json` | one record per trial, written all or nothing when the trial ends; \
          the id is the hash of what the trial means |\n\
-         | `experiment.toml`, `manifest.json` | the experiment, and the frozen list of its trials \
+         | `experiment.toml`, `manifest.json` | the experiment with `--set` and `--device` of the last run \
+         written into it, and the frozen list of its trials \
          with everything that each means |\n\
          | `environments/<id>.json` | machines and builds that trials ran on |\n\
          | `events/<process>.jsonl` | what each process did, in its order |\n\

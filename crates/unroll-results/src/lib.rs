@@ -31,6 +31,7 @@ pub mod summary;
 pub mod tables;
 #[cfg(test)]
 mod testing;
+pub mod weights;
 
 pub use decision::Decisions;
 pub use environment::Environment;

@@ -31,6 +31,9 @@ pub enum TrialKind {
 }
 
 impl TrialKind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Quality, Self::Gradient, Self::Throughput];
+
     /// Name in files and tables.
     pub fn name(self) -> &'static str {
         match self {

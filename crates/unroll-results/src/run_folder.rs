@@ -10,7 +10,7 @@ use crate::claims::{self, Beat, Owner};
 use crate::environment::Environment;
 use crate::manifest::{Manifest, PlannedTrial};
 use crate::record::{Cell, Status, TrialRecord};
-use crate::{Error, Result, Tables, canonical, events, files, layout, store};
+use crate::{Error, Result, Tables, canonical, events, files, layout, store, weights};
 
 /// Name of a process that writes no log.
 pub const NOBODY: &str = "";
@@ -274,7 +274,7 @@ fn merge_weights(sources: &BTreeSet<&Path>, out: &Path, trial: &str) -> Result<(
     for &dir in sources.iter().filter(|dir| **dir != out) {
         let source = layout::file_of(dir, layout::WEIGHTS, trial, "safetensors")?;
         if let Ok(bytes) = fs::read(source)
-            && canonical::hash_bytes(&bytes) == hash
+            && weights::hash(&bytes) == hash
         {
             files::create_dir(&out.join(layout::WEIGHTS))?;
             return files::write(&target, &bytes);
@@ -368,7 +368,7 @@ pub fn verify(dir: &Path) -> Result<Verified> {
     }
     verified.environments = environments.len();
     logs(dir, &manifest.id, &fingerprints, &mut verified)?;
-    weights(dir, &mut verified)?;
+    kept_weights(dir, &mut verified)?;
     leftovers(dir, &mut verified)?;
     if verified.problems.is_empty() {
         tables(dir, &manifest, &mut verified)?;
@@ -422,7 +422,7 @@ fn logs(
 }
 
 /// Whether kept weights are those that the records were measured with.
-fn weights(dir: &Path, verified: &mut Verified) -> Result<()> {
+fn kept_weights(dir: &Path, verified: &mut Verified) -> Result<()> {
     for trial in files::stems(&dir.join(layout::WEIGHTS), "safetensors")? {
         let path = layout::file_of(dir, layout::WEIGHTS, &trial, "safetensors")?;
         let name = path.display();
@@ -432,7 +432,7 @@ fn weights(dir: &Path, verified: &mut Verified) -> Result<()> {
             continue;
         };
         let bytes = fs::read(&path).map_err(|error| Error::io(&path, error))?;
-        if canonical::hash_bytes(&bytes) != hash {
+        if weights::hash(&bytes) != hash {
             verified.problems.push(format!("{name}: not the weights of the trial's record"));
         }
     }

@@ -25,12 +25,14 @@ pub enum Error {
         known: Vec<String>,
     },
     /// A data file cannot be read.
-    #[error("data file {}: {source}; set UNROLL_DATA to the folder that holds it", path.display())]
+    #[error("data file {}: {source}{}", path.display(), places(source, searched))]
     MissingData {
         /// The file.
         path: PathBuf,
         /// The operating system's reason.
         source: std::io::Error,
+        /// Where else it was looked for.
+        searched: Vec<PathBuf>,
     },
     /// A data set that is fetched when asked for is not there.
     #[error("data set `{set}` is not there (no {}): `unroll data fetch {set}` brings it", path.display())]
@@ -41,7 +43,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// A data file has other content than expected.
-    #[error("data file {}, line {line}: {message}", path.display())]
+    #[error("data file {}{}: {message}", path.display(), at_line(*line))]
     Data {
         /// The file.
         path: PathBuf,
@@ -58,10 +60,30 @@ impl Error {
         Self::Option { option: option.into(), message: message.into() }
     }
 
+    /// An [`Error::MissingData`] for a file of the data folder.
+    pub fn missing(path: &Path, source: std::io::Error) -> Self {
+        let searched = crate::data::folder::searched(path);
+        Self::MissingData { path: path.to_owned(), source, searched }
+    }
+
     /// An [`Error::Data`] from its parts.
     pub fn data(path: &Path, line: usize, message: impl Into<String>) -> Self {
         Self::Data { path: path.to_owned(), line, message: message.into() }
     }
+}
+
+fn at_line(line: usize) -> String {
+    if line == 0 { String::new() } else { format!(", line {line}") }
+}
+
+/// Where a file that is not there was looked for, and how to name another place.
+fn places(source: &std::io::Error, searched: &[PathBuf]) -> String {
+    if source.kind() != std::io::ErrorKind::NotFound || searched.is_empty() {
+        return String::new();
+    }
+    let places: Vec<String> = searched.iter().map(|path| path.display().to_string()).collect();
+    let places = places.join(", ");
+    format!("; looked for at {places}. UNROLL_DATA names another data folder")
 }
 
 /// Result with the tasks' [`Error`].

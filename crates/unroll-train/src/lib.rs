@@ -46,7 +46,7 @@ pub use decode::{Hypothesis, attention_along, decode};
 pub use error::{Error, Result};
 pub use evaluate::{Evaluation, MetricTotals, evaluate, reaches};
 pub use input_layer::{InputLayer, body_input_size, set_input_sizes};
-pub use model::{TaskModel, TaskShape, model_cost};
+pub use model::{BODY, TaskModel, TaskShape, model_cost};
 pub use optim::{Optimizer, OptimizerKind, OptimizerState};
 pub use sample::{Sampling, sample};
 pub use schedule::{Schedule, ScheduleKind};

@@ -15,6 +15,9 @@ use crate::batch::{self, TensorBatch};
 use crate::input_layer::{InputLayer, set_input_sizes};
 use crate::{Error, Result};
 
+/// What stands before the names of the sequence model's parameters in those of a whole model.
+pub const BODY: &str = "body.";
+
 /// What a model needs to know of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskShape {
@@ -251,7 +254,7 @@ impl TaskModel {
             | InputLayer::Joined { .. }
             | InputLayer::Apart { .. } => (None, None),
         };
-        parameters.extend("body.", body.parameters());
+        parameters.extend(BODY, body.parameters());
         let (outputs, hidden) = (shape.outputs(), body.output_size());
         let head_weight =
             parameters.add("head.weight", (outputs, hidden), Role::Weight, context)?;

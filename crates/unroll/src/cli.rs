@@ -102,7 +102,7 @@ pub enum Command {
     Gate(GateArgs),
     /// Data sets that do not come with the program: what there is, and fetching it
     Data(DataArgs),
-    /// List architectures, their options, defaults and costs; tasks and theirs
-    #[command(after_help = "Example:\n  unroll list\n  unroll list lstm")]
+    /// List architectures, tasks, their options, defaults and costs; the settings of experiment files
+    #[command(after_help = "Example:\n  unroll list\n  unroll list lstm\n  unroll list settings")]
     List(ListArgs),
 }

@@ -20,8 +20,10 @@ use crate::registry;
 /// What to compute.
 #[derive(Debug, Clone)]
 pub struct EvalRequest {
-    /// Registry name.
-    pub arch: String,
+    /// Registry name; `None` takes the weights file's `arch` metadata.
+    pub arch: Option<String>,
+    /// What stands before the parameters' names in the file; `None` takes its `prefix` metadata, if it has some.
+    pub prefix: Option<String>,
     /// Options of the architecture; `None` takes the weights file's `config` metadata.
     pub config: Option<Map<String, Value>>,
     /// Element type of the computation.
@@ -43,10 +45,16 @@ pub struct EvalRequest {
 /// When a tensor is missing, has a wrong shape or holds NaN, when there are weights that the model does not
 /// have, and when the options do not fit.
 pub fn run(request: &EvalRequest, weights: &TensorFile, input: &TensorFile) -> Result<TensorFile> {
-    let architecture = registry::find(&request.arch).ok_or_else(|| {
-        let help = nearest(&request.arch, &registry::names());
-        Error::option("arch", format!("there is no architecture `{}`: {help}", request.arch))
+    let arch = request.arch.as_ref().or_else(|| weights.metadata.get("arch"));
+    let arch = arch.ok_or_else(|| {
+        Error::option("arch", "give --arch: the weights file has no `arch` metadata")
     })?;
+    let architecture = registry::find(arch).ok_or_else(|| {
+        let help = nearest(arch, &registry::names());
+        Error::option("arch", format!("there is no architecture `{arch}`: {help}"))
+    })?;
+    let under = under(request, weights)?;
+    let weights = under.as_ref().unwrap_or(weights);
     let place = |tensor: &Tensor| -> Result<Tensor> {
         Ok(tensor.to_dtype(request.dtype)?.to_device(&request.device)?)
     };
@@ -61,7 +69,7 @@ pub fn run(request: &EvalRequest, weights: &TensorFile, input: &TensorFile) -> R
         Error::UnknownOption { option, known, .. } => {
             let known: Vec<&str> = known.iter().map(String::as_str).collect();
             let help = nearest(&option, &known);
-            Error::option("config", format!("`{}` has no option `{option}`: {help}", request.arch))
+            Error::option("config", format!("`{arch}` has no option `{option}`: {help}"))
         }
         other => other,
     })?;
@@ -71,6 +79,15 @@ pub fn run(request: &EvalRequest, weights: &TensorFile, input: &TensorFile) -> R
     let stems: Vec<String> = model.parameters().iter().map(|p| stem(&p.name)).collect();
     weights::import_beside(model.parameters(), weights, |name| {
         !is_parameter(name) && !stems.contains(&stem(name))
+    })
+    .map_err(|error| match error {
+        Error::Prefixed { name, prefix } => Error::option(
+            "prefix",
+            format!(
+                "the file holds `{prefix}{name}` in the place of `{name}`: give --prefix {prefix}"
+            ),
+        ),
+        other => other,
     })?;
 
     let x = Var::from_tensor(&place(x)?)?;
@@ -86,8 +103,7 @@ pub fn run(request: &EvalRequest, weights: &TensorFile, input: &TensorFile) -> R
         let layout = model.probe_layout();
         if layout.hidden == 0 {
             return Err(Error::Unsupported(format!(
-                "architecture `{}` has no recurrent hidden states to probe",
-                request.arch
+                "architecture `{arch}` has no recurrent hidden states to probe"
             )));
         }
         Some(layout.zeros(batch, seq_len, request.dtype, &request.device)?)
@@ -143,11 +159,25 @@ pub fn run(request: &EvalRequest, weights: &TensorFile, input: &TensorFile) -> R
         }
     }
     let metadata = [
-        ("arch".to_owned(), request.arch.clone()),
+        ("arch".to_owned(), arch.clone()),
         ("config".to_owned(), Value::Object(options).to_string()),
         ("form".to_owned(), result.form.to_owned()),
     ];
     Ok(TensorFile { tensors: out, metadata: metadata.into() })
+}
+
+/// The part of a file that is the layer's, where its names have something before them; `None` where not.
+fn under(request: &EvalRequest, weights: &TensorFile) -> Result<Option<TensorFile>> {
+    let prefix = request.prefix.as_ref().or_else(|| weights.metadata.get("prefix"));
+    let Some(prefix) = prefix.filter(|prefix| !prefix.is_empty()) else { return Ok(None) };
+    let under = weights.under(prefix);
+    if under.tensors.is_empty() {
+        let names: Vec<&str> = weights.tensors.keys().map(String::as_str).collect();
+        let message =
+            format!("no tensor's name begins with `{prefix}`; there are: {}", names.join(", "));
+        return Err(Error::option("prefix", message));
+    }
+    Ok(Some(under))
 }
 
 /// Whether a name is a layer's parameter in PyTorch. A file may hold inputs, expected outputs and gradients
@@ -263,11 +293,12 @@ fn options(
         }
     };
     if let Some(Value::String(arch)) = options.get("arch")
-        && *arch != request.arch
+        && arch != architecture.name()
     {
+        let asked = architecture.name();
         return Err(Error::option(
             "arch",
-            format!("the configuration is of `{arch}`, but `{}` was asked for", request.arch),
+            format!("the configuration is of `{arch}`, but `{asked}` was asked for"),
         ));
     }
     options.retain(|key, _| !DESCRIPTIVE.contains(&key.as_str()));

@@ -68,7 +68,7 @@ pub fn kind_of_machine(environment: &unroll_results::Environment) -> String {
 }
 
 /// Whether a cell's task, which can go on with the name of a data set, is the named one.
-fn is_of(cell: &str, task: &str) -> bool {
+pub(crate) fn is_of(cell: &str, task: &str) -> bool {
     cell.strip_prefix(task).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
 }
 

@@ -5,7 +5,11 @@ use unroll_core::Architecture;
 use unroll_core::architecture::OptionDoc;
 
 use crate::experiment::plan::nearest;
+use crate::experiment::settings::{SECTIONS, Section, Setting};
 use crate::registry;
+
+/// What names all keys of an experiment file.
+const SETTINGS: &str = "settings";
 
 /// Architectures and tasks in one text, or one of them with its options.
 ///
@@ -25,11 +29,18 @@ pub fn text(name: Option<&str>) -> Result<String, String> {
         for task in tasks {
             out.push_str(&format!("  {:<width$} {}\n", task.name, task.summary));
         }
-        out.push_str("\n`unroll list NAME` shows the options of one.\n");
+        out.push_str(
+            "\n`unroll list NAME` shows the options of one, `unroll list settings` all keys of an experiment file, \
+             `unroll list train` those of one table.\n",
+        );
         return Ok(out);
     };
     let mut out = String::new();
     let mut found = false;
+    for section in sections(name) {
+        found = true;
+        out.push_str(&section_text(section));
+    }
     if let Some(architecture) = registry::find(name) {
         found = true;
         out.push_str(&heading(name, architecture.summary()));
@@ -83,16 +94,72 @@ pub fn json(name: Option<&str>) -> Result<Value, String> {
             })
         })
         .collect();
+    let found: Vec<Value> = name.into_iter().flat_map(sections).map(section_json).collect();
+    if !found.is_empty() {
+        return Ok(json!({ "settings": found }));
+    }
     match name {
         Some(name) if architectures.is_empty() && tasks.is_empty() => Err(unknown(name)),
         _ => Ok(json!({"architectures": architectures, "tasks": tasks})),
     }
 }
 
+/// The tables of an experiment file that a name means: all, or one.
+fn sections(name: &str) -> impl Iterator<Item = &'static Section> {
+    SECTIONS.iter().filter(move |section| name == SETTINGS || name == section.name)
+}
+
+/// What stands in a column of defaults.
+fn default_of(section: &Section, setting: &Setting) -> String {
+    section.default_of(setting.key).map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+fn section_text(section: &Section) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING).set_header(["key", "type", "default", "what"]);
+    for setting in section.settings {
+        let (kind, default) = (setting.kind.replace('`', ""), default_of(section, setting));
+        table.add_row([setting.key, &kind, &default, setting.help]);
+    }
+    let mut out = format!("{}: {}\n{table}\n", section.heading, section.help);
+    for line in section.example.lines() {
+        out.push_str(&format!("    {line}\n"));
+    }
+    out.push('\n');
+    out
+}
+
+fn section_json(section: &Section) -> Value {
+    let settings: Vec<Value> = section
+        .settings
+        .iter()
+        .map(|setting| {
+            json!({
+                "key": setting.key,
+                "type": setting.kind,
+                "default": section.default_of(setting.key),
+                "help": setting.help,
+            })
+        })
+        .collect();
+    json!({
+        "name": section.name,
+        "heading": section.heading,
+        "help": section.help,
+        "example": section.example,
+        "settings": settings,
+    })
+}
+
 fn unknown(name: &str) -> String {
+    let sections = SECTIONS.iter().map(|section| section.name).filter(|name| !name.is_empty());
     let tasks = unroll_tasks::registry().iter().map(|task| task.name);
-    let names: Vec<&str> = registry::all_names().into_iter().chain(tasks).collect();
-    format!("there is no architecture or task called `{name}`: {}", nearest(name, &names))
+    let names = registry::all_names().into_iter().chain(tasks).chain([SETTINGS]).chain(sections);
+    let names: Vec<&str> = names.collect();
+    format!(
+        "there is no architecture, task or table of settings called `{name}`: {}",
+        nearest(name, &names)
+    )
 }
 
 fn options(options: &[(OptionDoc, Value)]) -> String {

@@ -1,5 +1,7 @@
 //! What the user sees while trials run: two live lines on a terminal, plain lines elsewhere.
 
+mod estimate;
+
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
@@ -10,6 +12,7 @@ use unroll_results::TrialRecord;
 use unroll_results::record::Status;
 
 use crate::experiment::Trial;
+use estimate::Estimate;
 
 /// Receives what happens to trials, from any thread.
 pub trait Progress: Sync {
@@ -60,22 +63,21 @@ pub struct Display {
     bars: Option<(MultiProgress, ProgressBar)>,
     state: Mutex<State>,
     total: usize,
-    total_weight: f64,
 }
 
 struct State {
     begin: Instant,
     done: usize,
     failed: usize,
-    weight_done: f64,
+    estimate: Estimate,
     running: HashMap<String, ProgressBar>,
 }
 
 impl Display {
     /// A display for the trials that are left; `done` of the sweep were there before.
     pub fn new<'a>(left: impl Iterator<Item = &'a Trial>, done: usize) -> Self {
-        let weights: Vec<f64> = left.map(|trial| trial.weight).collect();
-        let total = weights.len() + done;
+        let left: Vec<&Trial> = left.collect();
+        let total = left.len() + done;
         let bars = std::io::stderr().is_terminal().then(|| {
             let all = MultiProgress::new();
             let sweep = all.add(ProgressBar::new(total as u64));
@@ -92,10 +94,10 @@ impl Display {
             begin: Instant::now(),
             done,
             failed: 0,
-            weight_done: 0.0,
+            estimate: Estimate::new(left.into_iter()),
             running: HashMap::new(),
         };
-        Self { bars, state: Mutex::new(state), total, total_weight: weights.iter().sum() }
+        Self { bars, state: Mutex::new(state), total }
     }
 
     /// Takes the live lines away.
@@ -109,14 +111,14 @@ impl Display {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn remaining(&self, state: &State) -> String {
-        let left = self.total_weight - state.weight_done;
-        if state.weight_done <= 0.0 || left <= 1e-9 {
-            return String::new();
+impl State {
+    fn remaining(&self) -> String {
+        match self.estimate.seconds_left(self.begin.elapsed().as_secs_f64()) {
+            Some(seconds) if seconds > 0.0 => format!("about {} left", duration(seconds)),
+            _ => String::new(),
         }
-        let seconds = state.begin.elapsed().as_secs_f64() * left / state.weight_done;
-        format!("about {} left", duration(seconds))
     }
 }
 
@@ -149,7 +151,13 @@ pub fn outcome(record: &TrialRecord) -> String {
 }
 
 impl Progress for Display {
-    fn started(&self, trial: &Trial, _: u64) {
+    fn started(&self, trial: &Trial, step: u64) {
+        let steps = trial.spec.train.as_ref().map_or(1, |train| train.steps).max(1);
+        {
+            let mut state = self.state();
+            let now = state.begin.elapsed().as_secs_f64();
+            state.estimate.started(&trial.id, step as f64 / steps as f64, now);
+        }
         if let Some((all, _)) = &self.bars {
             let bar = all.add(ProgressBar::new(1));
             let style = "{bar:28.green/blue} {prefix}  {msg}";
@@ -163,7 +171,9 @@ impl Progress for Display {
     }
 
     fn advanced(&self, trial: &Trial, done: u64, total: u64, note: &str) {
-        if let Some(bar) = self.state().running.get(&trial.id) {
+        let mut state = self.state();
+        state.estimate.advanced(&trial.id, done as f64 / total.max(1) as f64);
+        if let Some(bar) = state.running.get(&trial.id) {
             bar.set_length(total.max(1));
             bar.set_position(done);
             bar.set_message(note.to_owned());
@@ -173,9 +183,11 @@ impl Progress for Display {
     fn finished(&self, trial: &Trial, record: &TrialRecord) {
         let mut state = self.state();
         state.done += 1;
-        state.failed += usize::from(matches!(record.status, Status::Failed { .. }));
-        state.weight_done += trial.weight;
-        let remaining = self.remaining(&state);
+        let failed = matches!(record.status, Status::Failed { .. });
+        state.failed += usize::from(failed);
+        let now = state.begin.elapsed().as_secs_f64();
+        state.estimate.finished(&trial.id, failed, now);
+        let remaining = state.remaining();
         if let Some(bar) = state.running.remove(&trial.id) {
             bar.finish_and_clear();
         }

@@ -16,7 +16,7 @@ use unroll_results::record::{
     self, Alignment, BaselineValue, Better, CurvePoint, LengthEvaluation, ModelCost, OtherMetric,
     Quality, Status, Timing, Trace, TrialKind,
 };
-use unroll_results::{TrialRecord, canonical, files, layout};
+use unroll_results::{TrialRecord, canonical, files, layout, weights};
 use unroll_tasks::{Baseline, Inputs, Split, Task, TaskRequest};
 use unroll_train::{
     Ending, TaskModel, TrainConfig, TrainOutcome, Trainer, attention_along, decode,
@@ -405,8 +405,20 @@ impl<'a> Runner<'a> {
     }
 
     /// The trial's results do not depend on it: a full disk must not end the trial.
-    fn keep_weights(&self, weights: &[u8]) {
+    fn keep_weights(&self, weights: &[u8], task: &dyn Task) {
         let Some(dir) = self.surroundings.keep_weights else { return };
+        // What `unroll eval` needs to know of the file, and people.
+        let (spec, trial) = (self.spec, self.trial.id.clone());
+        let config = serde_json::Value::Object(spec.options.clone()).to_string();
+        let metadata = [
+            ("arch", spec.arch.clone()),
+            ("config", config),
+            ("prefix", unroll_train::BODY.to_owned()),
+            ("task", task.name().to_owned()),
+            ("trial", trial),
+        ];
+        let metadata = metadata.map(|(key, value)| (key.to_owned(), value)).into();
+        let weights = &weights::with_metadata(weights, &metadata);
         let keep = || -> unroll_results::Result<()> {
             let path = layout::file_of(dir, layout::WEIGHTS, &self.trial.id, "safetensors")?;
             files::create_dir(&dir.join(layout::WEIGHTS))?;
@@ -438,7 +450,7 @@ impl<'a> Runner<'a> {
             last: Some(canonical::hash_bytes(&weights)),
         });
         if matches!(record.status, Status::Finished {}) {
-            self.keep_weights(&weights);
+            self.keep_weights(&weights, task);
         }
         record.timing.train_s = outcome.seconds;
         record.timing.seconds_to_threshold = outcome.threshold.map(|reached| reached.seconds);

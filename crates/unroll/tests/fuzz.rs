@@ -208,7 +208,8 @@ fn plan(text: &[u8]) -> Result<Plan, String> {
 fn evaluate(bytes: &[u8], name: &Path) -> Result<(), String> {
     let file = TensorFile::from_bytes(bytes, name).map_err(|error| error.to_string())?;
     let request = EvalRequest {
-        arch: "lstm".into(),
+        arch: Some("lstm".into()),
+        prefix: None,
         config: None,
         dtype: candle_core::DType::F32,
         device: candle_core::Device::Cpu,

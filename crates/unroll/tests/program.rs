@@ -189,6 +189,32 @@ fn wrong_experiment_files_are_refused_with_place_and_advice() {
         &with("[[exclude]]\narhc = \"gru\""),
         &["`arhc` is not swept here", "did you mean `arch`?"],
     );
+    for (text, expected) in [
+        ("[[exclude]]\narch = \"transfomer\"", "did you mean `transformer`?"),
+        ("[[exclude]]\ntask = [\"adding\", \"ading\"]", "no task called `ading`"),
+        ("[[exclude]]\nmeasure = \"qualty\"", "did you mean `quality`?"),
+        ("[[exclude]]\nlength = \"8\"", "takes whole numbers"),
+        ("[[exclude]]\narch = []", "finds no cell"),
+        ("[exclude]\narch = \"gru\"", "[[exclude]]"),
+        ("[[override]]\nwhen = { arch = \"grv\" }\nset = {}", "did you mean `gru`?"),
+        ("[[override]]\narch = \"gru\"", "when = { arch = \"lstm\" }"),
+        ("[[override]]\nwhen = { arch = \"gru\" }", "set = { \"train.learning_rate\" = 0.001 }"),
+        (
+            "[[override]]\nwhen = {}\nset = { \"arch.gru.rest\" = \"after\" }",
+            "did you mean `reset`?",
+        ),
+        ("[[override]]\nwhen = {}\nset = { \"axes.seed\" = [7] }", "of the whole sweep"),
+    ] {
+        refused(&with(text), &["experiment.toml:3", expected]);
+    }
+    for (axis, expected) in [
+        ("\"arch.lstn.bias\" = [true]", "did you mean `lstm`?"),
+        ("\"arch.lstm.bais\" = [true]", "did you mean `bias`?"),
+        ("\"task.adding.evl_examples\" = [9]", "did you mean `eval_examples`?"),
+    ] {
+        let text = SMALL.replace("seed = [0, 1]", &format!("seed = [0, 1]\n{axis}"));
+        refused(&text, &["experiment.toml:11:", expected]);
+    }
     refused(
         &with("[[exclude]]\nmeasure = [\"quality\", \"gradient\", \"throughput\"]"),
         &["all of it"],
@@ -226,6 +252,104 @@ fn a_plan_says_what_is_otherwise_than_asked() {
     assert.stdout(predicate::str::contains("1 trial: 1 missing"));
 }
 
+/// What names something that exists and finds nothing is said with its place, before anything is trained.
+#[test]
+fn what_finds_nothing_is_said_before_training() {
+    let folder = Folder::new();
+    let notes = |text: &str| -> Vec<String> {
+        let file = folder.file(&format!("{SMALL}\n{text}\n"));
+        let output = unroll().arg("plan").arg(file).arg("--json").assert().success();
+        let json: Value = serde_json::from_slice(&output.get_output().stdout).unwrap();
+        let notes = json["notes"].as_array().unwrap().iter();
+        let notes = notes.map(|note| note.as_str().unwrap().to_owned());
+        notes.filter(|note| note.contains("experiment.toml:")).collect()
+    };
+    for (text, expected) in [
+        ("[[exclude]]\narch = \"lstm\"", "no cell has arch = \"lstm\""),
+        (
+            "[[exclude]]\narch = \"gru\"\nlength = [8, 999]",
+            "no cell has length = 999 (swept: 8): this [[exclude]] does not",
+        ),
+        ("[[exclude]]\nseed = 7", "leaves nothing out"),
+        (
+            "[[override]]\nwhen = { arch = \"rnn\" }\nset = { \"train.steps\" = 3 }",
+            "changes nothing",
+        ),
+        ("[[override]]\nwhen = {}\nset = { \"arch.lstm.bias\" = false }", "`lstm` is not swept"),
+        (
+            "[[expect]]\nmeasure = \"solved\"\narch = \"rnn\"\nat_least = 1",
+            "no trial is of architecture `rnn`",
+        ),
+        ("[[expect]]\nmeasure = \"test\"\nlength = 9\nat_most = 1", "no trial is of length `9`"),
+        ("[[expect]]\nmeasure = \"test\"\nseries = \"gru, x=1\"\nat_most = 1", "gru, transformer"),
+    ] {
+        let notes = notes(text);
+        assert_eq!(notes.len(), 1, "{text}: {notes:?}");
+        assert!(notes[0].contains(expected), "{notes:?}");
+    }
+    for fine in [
+        "[[exclude]]\narch = \"gru\"\n[[exclude]]\narch = \"gru\"\nseed = 0",
+        "[[exclude]]\narch = \"gru\"\nseed = 1",
+        "[[override]]\nwhen = { seed = 1 }\nset = { \"train.steps\" = 3 }",
+        "[[expect]]\nmeasure = \"half_life\"\narch = \"gru\"\nat_least = 0",
+        "[[expect]]\nmeasure = \"solved\"\ntask = \"japanese_vowels\"\nlength = 29\nat_least = 0",
+    ] {
+        assert_eq!(notes(fine), Vec::<String>::new(), "{fine}");
+    }
+    let file = folder.file(&format!(
+        "{}\n[[expect]]\nmeasure = \"half_life\"\nat_least = 0\n",
+        SMALL.replace(r#"["quality", "gradient", "throughput"]"#, r#"["quality"]"#)
+    ));
+    let text = predicate::str::contains("will have no data: `half_life` comes from trials of");
+    unroll().arg("plan").arg(&file).assert().success().stderr(text);
+}
+
+/// Architectures of far different sizes are no fair comparison: the setting that helps is named.
+#[test]
+fn unequal_sizes_are_said_where_nothing_matches_them() {
+    let folder = Folder::new();
+    let plan = |text: &str| unroll().arg("plan").arg(folder.file(text)).assert().success();
+    let words = predicate::str::contains("sizes are as given and not alike");
+    plan(SMALL).stderr(words.clone().and(predicate::str::contains("by = \"parameters\"")));
+    plan(&format!("{SMALL}\n[match]\nby = \"hidden_size\"\n")).stderr(words.clone().not());
+    plan(&format!("{SMALL}\n[match]\nby = \"parameters\"\nreference = \"gru\"\n"))
+        .stderr(words.not());
+}
+
+/// Hidden sizes follow a reference as far as it takes.
+#[test]
+fn a_large_reference_is_matched() {
+    let folder = Folder::new();
+    let text = SMALL
+        .replace(r#"["gru", "transformer"]"#, r#"["rnn", "lstm"]"#)
+        .replace("hidden_size = 8", "hidden_size = 3000")
+        .replace("num_heads = 2\n", "")
+        .replace("[train]", "[match]\nby = \"parameters\"\nreference = \"lstm\"\n[train]");
+    let output = unroll().arg("plan").arg(folder.file(&text)).arg("--json").assert().success();
+    let json: Value = serde_json::from_slice(&output.get_output().stdout).unwrap();
+    let sizes = json["trials"].as_array().unwrap().iter().filter(|t| t["spec"]["arch"] == "rnn");
+    let sizes: Vec<u64> =
+        sizes.map(|t| t["spec"]["options"]["hidden_size"].as_u64().unwrap()).collect();
+    assert!(!sizes.is_empty() && sizes.iter().all(|&size| size > 5900), "{sizes:?}");
+    let notes = json["notes"].to_string();
+    assert!(!notes.contains("is not of lstm's size"), "{notes}");
+}
+
+/// What this machine would refuse when it runs is told when it is planned.
+#[test]
+fn a_plan_names_trials_that_the_machine_is_too_small_for() {
+    let folder = Folder::new();
+    let text = SMALL
+        .replace(r#"["gru", "transformer"]"#, r#"["gru"]"#)
+        .replace("hidden_size = 8", "hidden_size = 1000000");
+    let output = unroll().arg("plan").arg(folder.file(&text)).assert().success();
+    let output = output.get_output();
+    let (table, notes) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(table.contains("too large"), "{table}");
+    assert!(notes.contains("has too little memory for 10 of 10 trials"), "{notes}");
+}
+
 /// The list of right names is in the message or in the help, not in both.
 #[test]
 fn names_are_listed_once() {
@@ -255,7 +379,7 @@ fn excluded_cells_are_not_run() {
         String::from_utf8(output.get_output().stdout.clone()).unwrap()
     };
     let all = planned(SMALL);
-    let fewer = planned(&format!("{SMALL}\n[[exclude]]\narch = [\"gru\", \"other\"]\nseed = 1\n"));
+    let fewer = planned(&format!("{SMALL}\n[[exclude]]\narch = [\"gru\", \"lstm\"]\nseed = 1\n"));
     let lines = |text: &str, arch: &str, seed: &str| {
         // id, what, series, task, length, seed, ...
         let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
@@ -341,6 +465,49 @@ fn a_missing_data_file_is_named() {
                 .and(predicate::str::contains("UNROLL_DATA")),
         );
     assert!(!folder.out().exists());
+}
+
+/// A file of one's own is looked for in several places: all are named, and the setting that names the file.
+#[test]
+fn a_missing_or_wrong_file_of_ones_own_is_shown_where_it_is_named() {
+    let folder = Folder::new();
+    let text = SMALL
+        .replace(r#"["adding", "japanese_vowels"]"#, r#"["timeseries"]"#)
+        .replace("[task.adding]\neval_examples = 20", "[task.timeseries]\ntrain = \"nofile.ts\"");
+    let plan = |text: &str, set: &[&str]| {
+        let file = folder.file(text);
+        let mut command = unroll();
+        command
+            .current_dir(folder.0.path())
+            .env_remove("UNROLL_DATA")
+            .arg("plan")
+            .arg(file)
+            .args(set);
+        let output = command.assert().code(2);
+        let lines = String::from_utf8(output.get_output().stderr.clone()).unwrap();
+        lines.chars().filter(|c| !c.is_whitespace() && *c != '│').collect::<String>()
+    };
+    let here = folder.0.path().join("nofile.ts").display().to_string();
+    let beside = folder.0.path().join("data/nofile.ts").display().to_string();
+    let shown = plan(&text, &[]);
+    assert!(shown.contains("experiment.toml:22:9:`task.timeseries.train`iswrong"), "{shown}");
+    assert!(shown.contains(&here) && shown.contains(&beside), "{shown}");
+    let set = ["--set", "task.timeseries.train=nofile.ts"];
+    let shown = plan(&text.replace("nofile.ts", "other.ts"), &set);
+    assert!(shown.contains("--set:1:23:`task.timeseries.train`iswrong"), "{shown}");
+    std::fs::write(folder.0.path().join("nofile.ts"), "").unwrap();
+    let shown = plan(&text, &[]);
+    assert!(
+        shown.contains("experiment.toml:22:9:") && shown.contains("therearenocases"),
+        "{shown}"
+    );
+    assert!(!shown.contains("line0"), "{shown}");
+    std::fs::write(folder.0.path().join("nofile.ts"), "@nonsense\n").unwrap();
+    let shown = plan(&text, &[]);
+    assert!(
+        shown.contains("experiment.toml:22:9:") && shown.contains("nofile.ts,line1:"),
+        "{shown}"
+    );
 }
 
 #[test]
@@ -494,6 +661,44 @@ fn list_names_everything() {
     assert!(stdout(&["list", "adding"]).starts_with("adding problem: "));
     assert!(stdout(&["list", "lstm"]).starts_with("lstm: long short-term memory"));
     unroll().args(["list", "lstmm"]).assert().code(2).stderr(predicate::str::contains("`lstm`"));
+}
+
+/// Each key of an experiment file can be looked up, with its default.
+#[test]
+fn settings_are_listed() {
+    let all = unroll().args(["list", "settings"]).assert().success();
+    let all = String::from_utf8(all.get_output().stdout.clone()).unwrap();
+    for key in
+        ["clip_value", "eval_batch_size", "min_learning_rate", "warmup_steps", "[[override]]"]
+    {
+        assert!(all.contains(key), "{key}: {all}");
+    }
+    let train = unroll().args(["list", "train"]).assert().success();
+    let train = String::from_utf8(train.get_output().stdout.clone()).unwrap();
+    let line = train.lines().find(|line| line.trim_start().starts_with("eval_batch_size")).unwrap();
+    assert!(line.contains("256") && !train.contains("[throughput]"), "{train}");
+    let json = unroll().args(["list", "override", "--json"]).assert().success();
+    let json: Value = serde_json::from_slice(&json.get_output().stdout).unwrap();
+    assert_eq!(json["settings"][0]["settings"][1]["key"], "set", "{json}");
+    let wrong = unroll().args(["list", "setings"]).assert().code(2);
+    wrong.stderr(predicate::str::contains("mean `settings`?"));
+}
+
+/// A number below zero is refused by the option that it is for.
+#[test]
+fn negative_numbers_reach_their_option() {
+    for (arguments, expected) in [
+        (&["bench", "ab", "a", "b", "--alpha", "-1"][..], "a probability lies between 0 and 1"),
+        (&["run", "x.toml", "--jobs", "-2"], "--jobs"),
+        (&["replay", "x", "--threads", "-2"], "--threads"),
+    ] {
+        let text = predicate::str::contains("unexpected argument").not();
+        unroll()
+            .args(arguments)
+            .assert()
+            .code(2)
+            .stderr(text.and(predicate::str::contains(expected)));
+    }
 }
 
 #[test]

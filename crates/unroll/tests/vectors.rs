@@ -20,7 +20,8 @@ fn check(form: Form, dtype: DType, tolerance: f64) {
         let file = TensorFile::read(&path).unwrap();
         let config: serde_json::Value = serde_json::from_str(&file.metadata["config"]).unwrap();
         let request = EvalRequest {
-            arch: config["arch"].as_str().unwrap().to_owned(),
+            arch: Some(config["arch"].as_str().unwrap().to_owned()),
+            prefix: None,
             config: None,
             dtype,
             device: Device::Cpu,
@@ -62,7 +63,8 @@ fn hidden_gradients_are_exact_at_every_step() {
             TensorFile::read(&vectors().join(format!("hidden_grad_{arch}.safetensors"))).unwrap();
         for form in [Form::Auto, Form::Reference] {
             let request = EvalRequest {
-                arch: arch.into(),
+                arch: Some(arch.into()),
+                prefix: None,
                 config: None,
                 dtype: DType::F64,
                 device: Device::Cpu,
@@ -102,7 +104,8 @@ fn weights_that_are_not_read_are_refused() {
     let read = |name: &str| TensorFile::read(path(name).as_ref()).unwrap();
     let eval = |file: &TensorFile, config: serde_json::Value| {
         let request = EvalRequest {
-            arch: config["arch"].as_str().unwrap().to_owned(),
+            arch: Some(config["arch"].as_str().unwrap().to_owned()),
+            prefix: None,
             config: config.as_object().cloned(),
             dtype: DType::F32,
             device: Device::Cpu,
@@ -139,5 +142,5 @@ fn weights_that_are_not_read_are_refused() {
         (format!("{prefix}{name}"), tensor.clone())
     });
     let prefixed = TensorFile { tensors: prefixed.collect(), ..TensorFile::default() };
-    refused(&prefixed, config(&format!("{gru}}}")), "take away the prefix `rnn.`");
+    refused(&prefixed, config(&format!("{gru}}}")), "give --prefix rnn.");
 }

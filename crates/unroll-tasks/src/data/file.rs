@@ -20,8 +20,7 @@ pub(crate) fn for_each_line(
     path: &Path,
     mut visit: impl FnMut(usize, &str) -> Result<(), String>,
 ) -> Result<()> {
-    let file =
-        File::open(path).map_err(|source| Error::MissingData { path: path.to_owned(), source })?;
+    let file = File::open(path).map_err(|source| Error::missing(path, source))?;
     let mut file = BufReader::new(file);
     let start = file
         .fill_buf()

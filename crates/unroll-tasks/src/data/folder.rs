@@ -28,6 +28,25 @@ pub fn home() -> PathBuf {
     path
 }
 
+/// Where [`locate`] has looked for a file that it did not find and called `path`.
+pub fn searched(path: &Path) -> Vec<PathBuf> {
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data");
+    match path.strip_prefix("data") {
+        Ok(file) if file.is_relative() => {
+            candidates(std::env::current_dir().ok().as_deref(), checkout)
+                .map(|folder| folder.join(file))
+                .collect()
+        }
+        _ => vec![path.to_owned()],
+    }
+}
+
+/// Data folders without [`VARIABLE`], the nearest first.
+fn candidates(current: Option<&Path>, checkout: PathBuf) -> impl Iterator<Item = PathBuf> {
+    let beside = current.into_iter().flat_map(Path::ancestors).map(|folder| folder.join("data"));
+    beside.chain([checkout]).collect::<Vec<_>>().into_iter()
+}
+
 fn locate_in(
     variable: Option<OsString>,
     current: Option<&Path>,
@@ -37,9 +56,7 @@ fn locate_in(
     if let Some(folder) = variable.filter(|value| !value.is_empty()) {
         return Path::new(&folder).join(file);
     }
-    let beside = current.into_iter().flat_map(Path::ancestors).map(|folder| folder.join("data"));
-    beside
-        .chain([checkout])
+    candidates(current, checkout)
         .map(|folder| folder.join(file))
         .find(|path| path.exists())
         .unwrap_or_else(|| Path::new("data").join(file))

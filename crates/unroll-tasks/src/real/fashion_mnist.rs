@@ -154,8 +154,7 @@ impl Images {
 /// Shape and content of a gzip IDX file (LeCun et al. 1998): `magic`, as many sizes as there are
 /// dimensions, all big-endian, then bytes.
 fn idx(path: &Path, magic: u32, dimensions: usize) -> Result<(Vec<usize>, Vec<u8>)> {
-    let file =
-        File::open(path).map_err(|source| Error::MissingData { path: path.to_owned(), source })?;
+    let file = File::open(path).map_err(|source| Error::missing(path, source))?;
     let mut bytes = Vec::new();
     let wrong = |message: String| Error::data(path, 0, message);
     MultiGzDecoder::new(BufReader::new(file))

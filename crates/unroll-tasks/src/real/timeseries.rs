@@ -140,8 +140,7 @@ impl TimeseriesOptions {
         let mut hasher = blake3::Hasher::new();
         for file in [&self.train, &self.test] {
             let path = find(file);
-            let bytes =
-                std::fs::read(&path).map_err(|source| Error::MissingData { path, source })?;
+            let bytes = std::fs::read(&path).map_err(|source| missing(file, &path, source))?;
             hasher.update(&(bytes.len() as u64).to_le_bytes());
             hasher.update(&bytes);
         }
@@ -163,6 +162,18 @@ impl TimeseriesOptions {
         }
         Ok(())
     }
+}
+
+/// A file of one's own is looked for as it is named before it is within the data folders.
+fn missing(file: &str, path: &Path, source: std::io::Error) -> Error {
+    let mut error = Error::missing(path, source);
+    if let Error::MissingData { searched, .. } = &mut error
+        && let here = std::path::absolute(file).unwrap_or_else(|_| file.into())
+        && !searched.contains(&here)
+    {
+        searched.insert(0, here);
+    }
+    error
 }
 
 /// The path as given if there is such a file, else within the data folder.

@@ -110,15 +110,18 @@ impl RoundingArg {
 /// Options of `unroll eval`.
 #[derive(Debug, Args)]
 pub struct EvalArgs {
-    /// Architecture
+    /// Architecture [default: the weights file's `arch` metadata]
     #[arg(long)]
-    pub arch: String,
+    pub arch: Option<String>,
     /// Options of the architecture as JSON [default: the weights file's `config` metadata]
     #[arg(long, value_name = "JSON")]
     pub config: Option<String>,
-    /// Safetensors file with the parameters
+    /// Safetensors file with the parameters, such as `weights/TRIAL.safetensors` of a run that keeps them
     #[arg(long)]
     pub weights: PathBuf,
+    /// What stands before the parameters' names in it, as `body.` [default: the file's `prefix` metadata]
+    #[arg(long, value_name = "TEXT")]
+    pub prefix: Option<String>,
     /// Safetensors file with x and, where wanted, h0, c0, lengths, grad_output
     #[arg(long)]
     pub input: PathBuf,
@@ -148,7 +151,7 @@ pub struct EvalArgs {
 /// Options of `unroll list`.
 #[derive(Debug, Args)]
 pub struct ListArgs {
-    /// Architecture or task to describe
+    /// Architecture, task, `settings` or a table of them (`train`) to describe
     pub name: Option<String>,
     /// Print as JSON
     #[arg(long)]

@@ -62,6 +62,7 @@ pub(super) fn evaluate(args: &EvalArgs) -> Outcome {
     let input = if same { None } else { Some(read(&args.input)?) };
     let request = eval::EvalRequest {
         arch: args.arch.clone(),
+        prefix: args.prefix.clone(),
         config,
         dtype: args.dtype.dtype(),
         device: device::open_in(&args.device, args.dtype.dtype(), args.precision.precision())

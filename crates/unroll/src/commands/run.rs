@@ -193,6 +193,7 @@ pub(super) fn plan(args: &PlanArgs) -> Outcome {
                     "state": state,
                     "device": trial.device,
                     "parameters": trial.parameters,
+                    "too_large": trial.too_large,
                     "spec": trial.spec,
                 })
             })
@@ -221,7 +222,11 @@ pub(super) fn plan(args: &PlanArgs) -> Outcome {
             cell.seed.to_string(),
             cell.hidden_size.to_string(),
             trial.parameters.to_string(),
-            state.name().to_owned(),
+            // What is done has found a larger machine.
+            match &trial.too_large {
+                Some(_) if !state.is_done() => "too large".to_owned(),
+                _ => state.name().to_owned(),
+            },
         ]);
     }
     print(&format!("{table}\n\n{}\n", counts(&states)))?;

@@ -3,6 +3,7 @@
 pub mod matching;
 pub mod plan;
 mod planner;
+pub mod settings;
 pub mod source;
 
 use std::collections::BTreeMap;

@@ -95,6 +95,9 @@ pub struct Trial {
     /// A rough number of seconds that the trial takes on one core: only ratios matter, to weigh trials
     /// against each other.
     pub weight: f64,
+    /// Why this machine is too small for it, if it is: it would fail. No part of the manifest, which is the
+    /// same on every machine.
+    pub too_large: Option<String>,
 }
 
 impl Trial {
@@ -113,7 +116,8 @@ impl Trial {
                 4.0 * seconds + 10.0 * training
             }
         };
-        Self { id: spec.id(), spec, cell, device, parameters: cost.parameters, weight }
+        let (id, parameters) = (spec.id(), cost.parameters);
+        Self { id, spec, cell, device, parameters, weight, too_large: None }
     }
 
     /// A trial as a manifest has it.
@@ -127,7 +131,8 @@ impl Trial {
             return Err(serde::de::Error::custom(message));
         }
         let (cell, weight) = (planned.cell.clone(), planned.weight);
-        Ok(Self { id: spec.id(), spec, device: cell.device.clone(), cell, parameters: 0, weight })
+        let (id, device, too_large) = (spec.id(), cell.device.clone(), None);
+        Ok(Self { id, spec, device, cell, parameters: 0, weight, too_large })
     }
 }
 
@@ -136,7 +141,7 @@ impl Trial {
 pub struct Plan {
     /// The file.
     pub experiment: Experiment,
-    /// The text that it was read from.
+    /// The text that it was read from, with `--set` written into it.
     pub text: String,
     /// The trials; none where all data are missing.
     pub trials: Vec<Trial>,

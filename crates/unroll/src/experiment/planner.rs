@@ -1,6 +1,7 @@
 //! Expands an experiment into trials, and tells where a wrong setting was given.
 
 mod checks;
+mod filters;
 mod notes;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -16,7 +17,8 @@ use unroll_tasks::{InputKind, Task, TaskEntry, TaskRequest};
 use super::plan::{ALGORITHM, Plan, Trial, TrialSpec};
 use super::source::{Document, SourceError, set_path, split_path};
 use super::{Experiment, MatchBy, Precision, matching};
-use crate::{device, registry};
+use crate::{device, memory, registry};
+use filters::holds;
 
 type Result<T, E = Box<SourceError>> = std::result::Result<T, E>;
 
@@ -35,12 +37,12 @@ impl From<Box<SourceError>> for Stop {
 }
 
 /// Axes that name a cell's place; every other axis is a dotted path to a setting.
-const NAMED_AXES: [&str; 5] = ["arch", "device", "length", "seed", "task"];
+pub(super) const NAMED_AXES: [&str; 5] = ["arch", "device", "length", "seed", "task"];
 
 /// Option of a task that names its data: it goes into the name of the task and not into that of a series.
 const NAMED_SET: &str = "set";
 /// Settings of the whole file that are axes by their plain names.
-const SETTING_AXES: [&str; 2] = ["dtype", "precision"];
+pub(super) const SETTING_AXES: [&str; 2] = ["dtype", "precision"];
 
 /// Values of the axes in one cell.
 type Assignment = BTreeMap<String, Value>;
@@ -59,21 +61,6 @@ fn path(parts: &[&str]) -> Vec<String> {
     parts.iter().map(|part| (*part).to_owned()).collect()
 }
 
-/// Whether a cell of the sweep has one of the values that are named, on each axis that is.
-fn holds(when: &BTreeMap<String, Value>, kind: TrialKind, assignment: &Assignment) -> bool {
-    when.iter().all(|(axis, wanted)| {
-        let value = if axis == "measure" {
-            Some(Value::from(kind.name()))
-        } else {
-            assignment.get(axis).cloned()
-        };
-        value.is_some_and(|value| match wanted {
-            Value::Array(any) => any.contains(&value),
-            one => *one == value,
-        })
-    })
-}
-
 impl Planner {
     pub(super) fn new(document: Document) -> Result<Self> {
         let experiment: Experiment = document.deserialize(document.tree())?;
@@ -84,6 +71,7 @@ impl Planner {
 
     pub(super) fn plan(mut self) -> Result<Plan> {
         self.check_names()?;
+        let mut notes = self.check_filters()?;
         let mut trials = Vec::new();
         let mut skipped: Vec<Skipped> = Vec::new();
         let mut seen = HashSet::new();
@@ -115,8 +103,10 @@ impl Planner {
             let message = "the sweep is empty: all of it is excluded".to_owned();
             return Err(self.document.error(&path(&["exclude"]), message));
         }
-        let text = self.document.text().to_owned();
-        let notes = self.notes.sentences();
+        let text = self.document.as_run();
+        notes.extend(self.unmet_by_anything(&trials, &skipped));
+        notes.extend(self.notes.sentences());
+        notes.extend(too_large(&trials));
         Ok(Plan { experiment: self.experiment, text, trials, skipped, notes })
     }
 
@@ -285,7 +275,7 @@ impl Planner {
                 unroll_core::Error::option("reference", format!("no architecture `{reference}`"))
             })?;
             let target = matching::measure(by, &cost(reference, &resolve(reference, None)?)?);
-            let size = matching::nearest_hidden_size(target, 4096, |size| {
+            let size = matching::nearest_hidden_size(target, LARGEST_SIZE, |size| {
                 let options = resolve(architecture, Some(size))?;
                 Ok(matching::measure(by, &cost(architecture, &options)?))
             })?;
@@ -310,6 +300,9 @@ impl Planner {
                 matching::measure(by, &cost),
                 (reference, target),
             );
+        }
+        if !self.document.gives(&path(&["match", "by"])) && by == MatchBy::HiddenSize {
+            self.notes.size(&arch, (&called, length), &shared_axes(assignment), cost.parameters);
         }
         let number = |key: &str| options.get(key).and_then(Value::as_u64).unwrap_or(1) as usize;
         let (hidden, layers) = (number("hidden_size"), number("num_layers"));
@@ -368,7 +361,13 @@ impl Planner {
                 .then(|| settings.gradient.clone()),
             throughput: (kind == TrialKind::Throughput).then(|| settings.throughput.clone()),
         };
-        Ok(Trial::new(spec, cell, device, &cost))
+        let mut trial = Trial::new(spec, cell, device, &cost);
+        // A GPU's driver says no when it is asked.
+        if trial.device == "cpu" {
+            let fits = memory::require(&trial.spec, cost.parameters, [batch_size, task.seq_len()]);
+            trial.too_large = fits.err().map(|error| error.to_string());
+        }
+        Ok(trial)
     }
 
     /// Name of the series, and the values of the axes that belong to this architecture and task.
@@ -553,7 +552,13 @@ impl Planner {
             }
             _ => ("", None),
         };
-        let mut at = self.origin(&["task", entry.name, option]);
+        // A file that cannot be read or holds something else was named by an option.
+        let file = match error {
+            unroll_tasks::Error::MissingData { path, .. }
+            | unroll_tasks::Error::Data { path, .. } => self.option_of_file(entry.name, path),
+            _ => None,
+        };
+        let mut at = file.unwrap_or_else(|| self.origin(&["task", entry.name, option]));
         if !self.document.gives(&at) {
             at = match option {
                 "length" => path(&["axes", "length"]),
@@ -632,7 +637,7 @@ impl Planner {
             if !self.hashes.contains_key(file) {
                 let path = unroll_tasks::data::locate(file);
                 let bytes = std::fs::read(&path).map_err(|source| {
-                    let error = unroll_tasks::Error::MissingData { path: path.clone(), source };
+                    let error = unroll_tasks::Error::missing(&path, source);
                     self.task_error(&error, entry)
                 })?;
                 let hash = blake3::hash(&bytes).to_hex()[..32].to_owned();
@@ -642,6 +647,23 @@ impl Planner {
         }
         Ok(hashes)
     }
+}
+
+/// What this machine has no memory for, in a sentence.
+fn too_large(trials: &[Trial]) -> Option<String> {
+    let refused = trials.iter().filter_map(|trial| Some((trial, trial.too_large.as_ref()?)));
+    let (count, (first, why)) = (refused.clone().count(), refused.clone().next()?);
+    let (total, first) = (trials.len(), crate::progress::describe(first));
+    Some(format!(
+        "this machine has too little memory for {count} of {total} trials, which will fail, such as {first}: {why}"
+    ))
+}
+
+/// What the cells of all architectures have of the axes: options of one alone are left out.
+fn shared_axes(assignment: &Assignment) -> String {
+    let of_all = |axis: &str| !NAMED_AXES.contains(&axis) && !axis.starts_with("arch.");
+    let shared = assignment.iter().filter(|(axis, _)| of_all(axis));
+    shared.map(|(axis, value)| format!("{axis}={value} ")).collect()
 }
 
 fn get_path<'a>(tree: &'a Map<String, Value>, path: &[String]) -> Option<&'a Value> {

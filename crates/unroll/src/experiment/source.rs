@@ -122,6 +122,38 @@ impl Document {
         &self.sources[0].text
     }
 
+    /// The file's text with what `--set` gives written into it, and a line for each that says so: a text that
+    /// is the experiment as it runs. Comments and order stay where they can; a file in which they cannot is
+    /// written out anew, with the original as a comment.
+    pub fn as_run(&self) -> String {
+        let sets = &self.sources[1..];
+        if sets.is_empty() {
+            return self.text().to_owned();
+        }
+        let mut head =
+            String::from("# As it was run, with settings from the command line written into it:\n");
+        for set in sets {
+            head.push_str(&format!("# --set {}\n", Value::String(set.text.clone())));
+        }
+        let changed = sets.iter().try_fold(self.text().to_owned(), |text, set| {
+            let table = DeTable::parse(&set.text).ok()?;
+            let mut leaves = Vec::new();
+            leaves_of(table.get_ref(), &mut Vec::new(), &mut leaves);
+            leaves.into_iter().try_fold(text, |text, (path, value)| {
+                with_value(&text, &path, set.text.get(value)?)
+            })
+        });
+        let is_it = |text: &String| {
+            Self::parse(Path::new(""), text.clone()).is_ok_and(|other| other.tree == self.tree)
+        };
+        let text = changed.filter(is_it).unwrap_or_else(|| {
+            let anew = toml::to_string_pretty(&self.tree).unwrap_or_default();
+            let before = self.text().lines().map(|line| format!("# {line}\n"));
+            format!("{anew}\n# The file:\n{}", before.collect::<String>())
+        });
+        format!("{head}\n{text}")
+    }
+
     fn read(&mut self, source: usize) -> Result<Map<String, Value>, Box<SourceError>> {
         let text = self.sources[source].text.clone();
         let table = DeTable::parse(&text).map_err(|error| {
@@ -229,6 +261,12 @@ impl Document {
     /// after "expected" are taken as what would be right.
     pub fn error(&self, path: &[String], message: String) -> Box<SourceError> {
         let help = suggestion(&message);
+        let help = match usage(path, &message) {
+            Some(usage) => {
+                Some(help.map_or_else(|| usage.into(), |help| format!("{help} {usage}")))
+            }
+            None => help,
+        };
         let shown = path.join(".");
         let (place, depth) = self.locate(path);
         let mut place = place.unwrap_or(Place { source: 0, key: 0..0, value: 0..0 });
@@ -262,6 +300,15 @@ impl Document {
         (None, 0)
     }
 
+    /// Where a path stands, for sentences that are no errors: `FILE:LINE:COLUMN`.
+    pub fn place(&self, path: &[String]) -> String {
+        let (place, _) = self.locate(path);
+        let place = place.unwrap_or(Place { source: 0, key: 0..0, value: 0..0 });
+        let source = &self.sources[place.source];
+        let (line, column) = line_and_column(&source.text, place.key.start);
+        format!("{}:{line}:{column}", source.name)
+    }
+
     /// Whether the document (not a default) gives this path.
     pub fn gives(&self, path: &[String]) -> bool {
         self.places.contains_key(path)
@@ -287,6 +334,57 @@ impl Document {
             label,
             help,
         })
+    }
+}
+
+/// Paths and places of the values of a table that are no tables with something in them.
+fn leaves_of(
+    table: &DeTable<'_>,
+    path: &mut Vec<String>,
+    leaves: &mut Vec<(Vec<String>, Range<usize>)>,
+) {
+    for (key, value) in table {
+        path.push(key.get_ref().to_string());
+        match value.get_ref() {
+            DeValue::Table(below) if !below.is_empty() => leaves_of(below, path, leaves),
+            _ => leaves.push((path.clone(), value.span())),
+        }
+        path.pop();
+    }
+}
+
+/// A text of TOML in which a path has this value; `None` where there is no simple place for it.
+fn with_value(text: &str, path: &[String], value: &str) -> Option<String> {
+    let document = Document::parse(Path::new(""), text.to_owned()).ok()?;
+    if let Some(place) = document.places.get(path) {
+        let (before, after) = (text.get(..place.value.start)?, text.get(place.value.end..)?);
+        return Some(format!("{before}{value}{after}"));
+    }
+    let (last, tables) = path.split_last()?;
+    let line = format!("{} = {value}\n", key_of(last));
+    let Some(table) = document.places.get(tables) else {
+        // Below a table of its own, at the end.
+        if tables.is_empty() {
+            return Some(format!("{line}{text}"));
+        }
+        let name: Vec<String> = tables.iter().map(|key| key_of(key)).collect();
+        return Some(format!("{}\n\n[{}]\n{line}", text.trim_end(), name.join(".")));
+    };
+    // After the line of the table's heading.
+    let end = text.get(table.key.end..)?.find('\n').map(|end| table.key.end + end + 1);
+    match end {
+        Some(end) => Some(format!("{}{line}{}", text.get(..end)?, text.get(end..)?)),
+        None => Some(format!("{text}\n{line}")),
+    }
+}
+
+/// A key as TOML writes it.
+fn key_of(key: &str) -> String {
+    let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if !key.is_empty() && key.chars().all(bare) {
+        key.to_owned()
+    } else {
+        Value::String(key.to_owned()).to_string()
     }
 }
 
@@ -359,6 +457,24 @@ fn suggestion(message: &str) -> Option<String> {
     nearest_name(&given, &names).map(|name| format!("did you mean `{name}`?"))
 }
 
+/// How the tables are written whose parts are taken for one another.
+fn usage(path: &[String], message: &str) -> Option<&'static str> {
+    let of_shape = ["unknown field", "missing field", "invalid type", "expected a"];
+    if !of_shape.iter().any(|shape| message.contains(shape)) {
+        return None;
+    }
+    match path {
+        [first] | [first, _] | [first, _, _] if first == "override" => Some(
+            "an override says where and what:\n\n[[override]]\nwhen = { arch = \"lstm\" }\n\
+             set = { \"train.learning_rate\" = 0.001 }",
+        ),
+        [first] | [first, _] if first == "exclude" => Some(
+            "what is left out stands under two brackets:\n\n[[exclude]]\narch = \"rnn\"\nlength = [100]",
+        ),
+        _ => None,
+    }
+}
+
 /// `a.b.c` to its parts. A key in an axis or override may name a setting by its dotted path.
 pub fn split_path(path: &str) -> Vec<String> {
     path.split('.').map(|part| part.trim().to_owned()).collect()
@@ -383,6 +499,37 @@ mod tests {
         });
         assert_eq!(Value::Object(document.tree().clone()), expected);
         assert!(document.set("train.steps").is_err());
+    }
+
+    /// Whatever is set, the text that is kept says the same as what runs.
+    #[test]
+    fn a_file_with_settings_is_written_as_it_runs() {
+        let file = "# why\nname = \"x\"\n\n[axes]\nseed = [0, 1] # two\n\n[train] # fast\nsteps = 60\n\n\
+                    [arch.gru]\nbias = true\n";
+        assert_eq!(document(file).as_run(), file);
+        for (sets, expected) in [
+            (&["train.steps=61"][..], "[train] # fast\nsteps = 61\n"),
+            (&["train.optimizer=sgd"], "[train] # fast\noptimizer=\"sgd\"\nsteps = 60\n"),
+            (&["axes.seed=[7]", "axes.seed=[8, 9]"], "seed = [8, 9] # two"),
+            (&["axes.\"train.steps\"=[1, 2]"], "\"train.steps\" = [1, 2]"),
+            (
+                &["match.by=flops", "match.reference=gru"],
+                "[match]\nreference = \"gru\"\nby = \"flops\"",
+            ),
+            (&["keep_weights=true"], "keep_weights = true\n# why"),
+            (&["gradient.jacobian={}"], "[gradient]\njacobian = {}"),
+            (&["train={batch_size=3}"], "batch_size = 3"),
+            (&["train=3"], "# The file:\n# # why\n"),
+        ] {
+            let mut document = document(file);
+            sets.iter().for_each(|set| document.set(set).unwrap());
+            let text = document.as_run();
+            let again = Document::parse(Path::new("e.toml"), text.clone()).unwrap();
+            assert_eq!(again.tree(), document.tree(), "{text}");
+            let spaced = expected.replace("optimizer=", "optimizer = ");
+            assert!(text.contains(&spaced), "{sets:?}: {text}");
+            assert!(text.starts_with("# As it was run"), "{text}");
+        }
     }
 
     #[test]

@@ -281,7 +281,8 @@ impl Case {
     fn vectors(&self, place: &Place, file: &TensorFile) -> Result<Computed> {
         let probe_last = file.tensors.contains_key("grad_h");
         let request = EvalRequest {
-            arch: self.architecture.name().to_owned(),
+            arch: Some(self.architecture.name().to_owned()),
+            prefix: None,
             config: None,
             dtype: place.dtype,
             device: place.device.clone(),

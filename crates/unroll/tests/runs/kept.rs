@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
+use candle_core::{DType, Device, Tensor};
 use predicates::prelude::*;
 use serde_json::{Value, json};
+use unroll_core::weights::TensorFile;
 use unroll_results::{Environment, Manifest, files, layout, sealed, store};
 
 use crate::support::*;
@@ -207,4 +209,49 @@ fn a_second_finisher_with_other_bits_is_reported() {
         .assert()
         .code(1)
         .stdout(predicate::str::contains("gave other bits"));
+}
+
+/// Weights that a run keeps say what they are: nothing of it has to be typed again.
+#[test]
+fn kept_weights_can_be_evaluated_as_they_are() {
+    let folder = Folder::new();
+    let text = SWEEP
+        .replace("[\"quality\", \"gradient\"]", "[\"quality\"]")
+        .replace(r#"["gru", "rnn", "transformer"]"#, r#"["gru"]"#)
+        .replace("seed = [0, 1]", "seed = [0]")
+        .replace("steps = 300", "steps = 3");
+    let kept = |out: &str| {
+        folder.run(&text, out, &["--keep-weights"]).success();
+        let weights = std::fs::read_dir(folder.path(out).join(layout::WEIGHTS)).unwrap();
+        let paths: Vec<_> = weights.map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(paths.len(), 1);
+        paths[0].clone()
+    };
+    let weights = kept("out");
+    assert_eq!(std::fs::read(&weights).unwrap(), std::fs::read(kept("again")).unwrap());
+    unroll().arg("verify").arg(folder.path("out")).assert().success();
+
+    let file = TensorFile::read(&weights).unwrap();
+    assert_eq!(file.metadata["arch"], "gru");
+    assert_eq!(file.metadata["task"], "adding");
+    assert_eq!(file.metadata["trial"], weights.file_stem().unwrap().to_str().unwrap());
+    let x = Tensor::ones((2, 5, 2), DType::F32, &Device::Cpu).unwrap();
+    let input = TensorFile { tensors: [("x".to_owned(), x)].into(), ..TensorFile::default() };
+    input.write(&folder.path("x.safetensors")).unwrap();
+    let eval = |extra: &[&str]| {
+        let mut command = unroll();
+        command.arg("eval").arg("--weights").arg(&weights);
+        command.arg("--input").arg(folder.path("x.safetensors"));
+        command.arg("--output").arg(folder.path("y.safetensors")).args(extra);
+        command.assert()
+    };
+    eval(&[]).success();
+    let output = TensorFile::read(&folder.path("y.safetensors")).unwrap();
+    assert_eq!(output.get("output").unwrap().dims(), [2, 5, 4]);
+    // What is given goes first; what does not fit is an error, in words of the command.
+    eval(&["--prefix", ""]).code(2).stderr(predicate::str::contains("--prefix body."));
+    eval(&["--prefix", "head."]).code(2);
+    eval(&["--prefix", "boddy."]).code(2).stderr(predicate::str::contains("body.weight_ih_l0"));
+    eval(&["--config", "{\"hidden_size\": 5}"]).code(2);
+    eval(&["--arch", "lstm", "--config", "{\"hidden_size\": 4}"]).code(2);
 }

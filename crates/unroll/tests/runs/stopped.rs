@@ -157,6 +157,23 @@ fn a_changed_experiment_does_not_verify() {
     verified.stdout(predicate::str::contains("experiment.toml: not the experiment"));
 }
 
+/// What a folder calls its experiment is what its results come from, `--set` included.
+#[test]
+fn the_experiment_of_a_folder_is_what_ran() {
+    let folder = Folder::new();
+    let text = SWEEP.replace("seed = [0, 1]", "seed = [0]").replace("steps = 300", "steps = 3");
+    let out = folder.path("out");
+    let kept = || std::fs::read_to_string(out.join(layout::EXPERIMENT)).unwrap();
+    folder.run(&text, "out", &["--set", "axes.arch=[\"gru\"]"]).success();
+    folder.run(&text, "out", &["--set", "axes.arch=[\"gru\"]", "--set", "train.steps=4"]).success();
+    assert!(kept().contains("\nsteps = 4\n") && kept().contains("# --set \"train.steps=4\""));
+    unroll().arg("verify").arg(&out).assert().success();
+    // Run from there, it is the same experiment.
+    let plan = unroll().arg("plan").arg(out.join(layout::EXPERIMENT)).arg("--json").assert();
+    let plan: Value = serde_json::from_slice(&plan.get_output().stdout).unwrap();
+    assert_eq!(plan["manifest"], unroll_results::Manifest::read(&out).unwrap().id);
+}
+
 #[test]
 fn a_folder_without_results_says_so() {
     let folder = Folder::new();

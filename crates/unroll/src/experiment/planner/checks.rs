@@ -58,23 +58,6 @@ impl Planner {
                 return Err(self.document.error(&path(&["axes"]), message));
             }
         }
-        let overrides = self.experiment.overrides.iter().map(|change| &change.when).enumerate();
-        let overrides = overrides
-            .map(|(index, when)| (vec!["override".into(), index.to_string(), "when".into()], when));
-        let excluded = self.experiment.exclude.iter().enumerate();
-        let excluded =
-            excluded.map(|(index, when)| (vec!["exclude".into(), index.to_string()], when));
-        for (mut at, when) in overrides.chain(excluded) {
-            let known: Vec<&str> =
-                self.experiment.axes.keys().map(String::as_str).chain(["measure"]).collect();
-            for axis in when.keys() {
-                if !known.contains(&axis.as_str()) {
-                    at.push(axis.clone());
-                    let message = format!("`{axis}` is not swept here");
-                    return Err(self.document.error_with_names(&at, &message, axis, &known));
-                }
-            }
-        }
         for (index, expected) in self.experiment.expect.iter().enumerate() {
             let at = |key: &str| path(&["expect", &index.to_string(), key]);
             let limits = [expected.at_most, expected.at_least, expected.exactly];

@@ -6,6 +6,9 @@ use crate::experiment::MatchBy;
 
 /// A difference to the reference beyond this share is said: comparisons then favour the larger one.
 const FAR: f64 = 0.05;
+/// Where sizes are not matched, the largest may have so many times the parameters of the smallest: sizes as they
+/// come are not asked to be equal.
+const ALIKE: f64 = 4.0 / 3.0;
 
 /// Remarks gathered over all cells, each said once.
 #[derive(Debug, Default)]
@@ -14,6 +17,8 @@ pub(super) struct Notes {
     lengths: BTreeMap<String, (usize, BTreeSet<u64>)>,
     /// By architecture: the match that is farthest off.
     matches: BTreeMap<String, Match>,
+    /// By task, length and values of shared axes, where nothing is matched: parameters by architecture.
+    sizes: BTreeMap<(String, usize, String), BTreeMap<String, u64>>,
 }
 
 #[derive(Debug)]
@@ -55,6 +60,37 @@ impl Notes {
         }
     }
 
+    /// Parameters of an architecture in cells where nothing is matched; of several series the smallest.
+    pub(super) fn size(
+        &mut self,
+        arch: &str,
+        (task, length): (&str, usize),
+        axes: &str,
+        parameters: u64,
+    ) {
+        let key = (task.to_owned(), length, axes.to_owned());
+        let known = self.sizes.entry(key).or_default().entry(arch.to_owned()).or_insert(parameters);
+        *known = parameters.min(*known);
+    }
+
+    /// The cells whose architectures differ most in size, if it is by much.
+    fn unequal(&self) -> Option<String> {
+        let extremes = self.sizes.iter().filter_map(|((task, ..), sizes)| {
+            let least = sizes.iter().min_by_key(|(_, count)| **count)?;
+            let most = sizes.iter().max_by_key(|(_, count)| **count)?;
+            Some((*most.1 as f64 / (*least.1).max(1) as f64, task, least, most))
+        });
+        let (times, task, (small, fewest), (large, most)) =
+            extremes.max_by(|a, b| a.0.total_cmp(&b.0))?;
+        (times > ALIKE).then(|| {
+            format!(
+                "sizes are as given and not alike: on {task}, {large} has {most} parameters, {times:.1} times \
+                 the {fewest} of {small}. `[match]` with `by = \"parameters\"` and `reference = \"{small}\"` \
+                 makes hidden sizes follow"
+            )
+        })
+    }
+
     /// One sentence for each task whose length is replaced and each architecture that is matched badly.
     pub(super) fn sentences(&self) -> Vec<String> {
         let replaced = self.lengths.iter().filter_map(|(task, (only, asked))| {
@@ -78,7 +114,7 @@ impl Notes {
                 one.deviation() * 100.0
             )
         });
-        replaced.chain(matched).collect()
+        replaced.chain(matched).chain(self.unequal()).collect()
     }
 }
 
@@ -105,5 +141,23 @@ mod tests {
                  No hidden size that it can have comes nearer",
             ]
         );
+    }
+
+    #[test]
+    fn sizes_that_nothing_makes_alike_are_said() {
+        let mut notes = Notes::default();
+        notes.size("gru", ("adding", 20), "", 1120);
+        notes.size("lstm", ("adding", 20), "", 1490);
+        // Other cells are other comparisons.
+        notes.size("lstm", ("adding", 20), "model.hidden_size=64 ", 9000);
+        notes.size("gru", ("parity", 20), "", 4000);
+        assert_eq!(notes.sentences(), Vec::<String>::new());
+        notes.size("linear_transformer", ("adding", 20), "", 6710);
+        let [sentence] = &notes.sentences()[..] else { panic!("{:?}", notes.sentences()) };
+        assert!(
+            sentence.contains("linear_transformer has 6710 parameters, 6.0 times"),
+            "{sentence}"
+        );
+        assert!(sentence.contains("`reference = \"gru\"`"), "{sentence}");
     }
 }
