@@ -43,7 +43,7 @@ fn best(decisions: &Decisions) -> Words {
         return if decisions.cells.iter().all(|cell| cell.nothing_learned) {
             "Nothing was learned: no run of any series is better than the best trivial baseline."
         } else {
-            "Nothing was learned: as a whole no series is better than the best trivial baseline."
+            "Nothing was learned: as a whole no series is better than the best trivial baseline beyond chance."
         }
         .into();
     }

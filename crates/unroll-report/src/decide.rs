@@ -1,7 +1,7 @@
 //! The section "Which should I use?" and the tables of all tasks together.
 
 use unroll_results::decision::{
-    ALPHA, Candidate, Choice, Decision, Decisions, FAR_AHEAD, Objective, Overall,
+    ALPHA, Candidate, Choice, Decision, Decisions, FAR_AHEAD, LEAST_SKILL, Objective, Overall,
     SEEDS_FOR_INTERVALS, Speed, Standing, Versus, fewest_seeds_for,
 };
 use unroll_results::statistics::ranks::fewest_tasks;
@@ -20,10 +20,12 @@ pub(crate) fn section(decisions: &Decisions) -> Option<Section> {
         "For each task and length: what the evidence rules out, and whether it singles one series out. A test \
          of rank sums at 5 % decides, which knows that the best was chosen from the same runs; with {most} \
          series that takes {} seeds at the least. “Use” is said where every other series is worse by that test. \
-         Elsewhere what to take is a practical choice by cost, and no finding, among the series that are not shown to be \
-         worse, are better than the best trivial baseline as a whole (interquartile mean over all runs), and are \
+         Elsewhere what to take is a practical choice by cost, and no finding. It is among the series that are not \
+         shown to be worse; that are better than the best trivial baseline as a whole (interquartile mean over \
+         all runs) and beyond chance ({:.0} % of what there is to gain, or a sign test over the runs); and that are \
          not far behind: a probability of improvement below {FAR_AHEAD}, from where on an effect is called large.",
         fewest_seeds_for(most),
+        100.0 * LEAST_SKILL,
     ));
     let speed = match (has_speed(decisions, Speed::Step), has_speed(decisions, Speed::Training)) {
         (true, false) => STEP_SPEED.to_owned(),
@@ -171,6 +173,18 @@ fn diverged(candidate: &Candidate) -> Option<String> {
         .then(|| format!("{} of {} diverged", candidate.diverged, candidate.scores.len()))
 }
 
+/// How a series that has learned nothing stands to the best trivial baseline, before its name.
+fn beside_chance(cell: &Decision, candidate: &Candidate) -> &'static str {
+    let better = |metric: f64| {
+        cell.baseline.as_ref().is_some_and(|baseline| cell.prefers(metric, baseline.value))
+    };
+    match candidate.metric {
+        // Of the runs that did not diverge.
+        Some(metric) if better(metric) && candidate.diverged == 0 => "within chance of",
+        _ => "no better than",
+    }
+}
+
 /// What to use, or why that cannot be said.
 fn headline(cell: &Decision) -> Words {
     if cell.nothing_learned {
@@ -210,7 +224,8 @@ fn headline(cell: &Decision) -> Words {
     }
     if let Some(baseline) = chance {
         words = words.text(format!(
-            "; as a whole no better than the baseline “{}” ({})",
+            "; as a whole {} the baseline “{}” ({})",
+            beside_chance(cell, winner),
             baseline.name,
             significant(baseline.value)
         ));
@@ -278,9 +293,9 @@ fn rival(cell: &Decision, (candidate, versus): (&Candidate, &Versus)) -> Words {
     };
     let diverged = diverged(candidate).map_or_else(String::new, |text| text + ", ");
     let chance = if candidate.learned == Some(false) && cell.learned() {
-        "as a whole no better than the best trivial baseline, "
+        format!("as a whole {} the best trivial baseline, ", beside_chance(cell, candidate))
     } else {
-        ""
+        String::new()
     };
     let mut words = Words::new().strong(&candidate.series).text(verdict).text(format!(
         "{diverged}{chance}probability of improvement {:.2}{interval}, ahead on {} of {} paired seeds",
@@ -385,7 +400,7 @@ pub(crate) fn overall(decisions: &Decisions) -> Option<Section> {
         0 => String::new(),
         count => format!(
             " and leave out the {count} in which no series is better than the best trivial baseline as a \
-             whole, as “unbeaten” does, which counts where no other series has a higher one"
+             whole and beyond chance, as “unbeaten” does, which counts where no other series has a higher one"
         ),
     };
     section.words(format!(

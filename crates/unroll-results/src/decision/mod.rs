@@ -7,7 +7,9 @@
 //! series by the exact rank sum test, of more by a permutation test that chooses the best anew each time
 //! ([`crate::statistics::best`]); otherwise the evidence does not separate them. One series is *singled out*
 //! when every other one is worse. A series has *learned* when its interquartile mean over all runs is better
-//! than the best trivial baseline, and something was learned at a task and length when its best series has.
+//! than the best trivial baseline, and that by [`LEAST_SKILL`] of what there is to gain or in so many runs that a
+//! sign test, adjusted for the number of series, tells it from chance: of several series that know nothing, the best is above
+//! the baseline more often than not. Something was learned at a task and length when its best series has.
 
 mod overall;
 mod pareto;
@@ -20,7 +22,7 @@ use crate::statistics::best::{against_best, fewest_values};
 use crate::statistics::improvement::{
     Paired, improvement_interval, probability_of_improvement, seeds_needed,
 };
-use crate::statistics::{Interval, interquartile_mean, mean, stratified_bootstrap};
+use crate::statistics::{Interval, interquartile_mean, mean, sign_p, stratified_bootstrap};
 use crate::summary::{QualityGroup, ThroughputGroup};
 
 /// Seeds below which no interval is shown: few values have few different resamples.
@@ -34,6 +36,9 @@ const LEAST_GAIN: f64 = 1.05;
 /// Probability of improvement from which on the best series is far ahead, whatever a test says: a large effect
 /// (Vargha & Delaney 2000).
 pub const FAR_AHEAD: f64 = 0.71;
+/// The share of what there is to gain over the best trivial baseline from which on something is learned, however few
+/// the runs.
+pub const LEAST_SKILL: f64 = 0.02;
 /// Error probability of each decision.
 pub const ALPHA: f64 = 0.05;
 
@@ -119,8 +124,8 @@ pub struct Candidate {
     pub missed_on_test: usize,
     /// Runs that are better than the best trivial baseline; `None` without a baseline.
     pub above_chance: Option<usize>,
-    /// Whether it is better than the best trivial baseline as a whole: by the interquartile mean of all runs, a run
-    /// that diverged being worse than any number. `None` without a baseline.
+    /// Whether it is better than the best trivial baseline as a whole, and beyond chance: see the module; a run
+    /// that diverged is worse than any number. `None` without a baseline.
     pub learned: Option<bool>,
     /// The longest length that every seed solved, with all shorter ones that it was trained at, of this task.
     pub longest_solved: Option<usize>,
@@ -320,8 +325,10 @@ fn decide(summary: &Summary, task: &str, length: usize) -> Option<Decision> {
     let first = *groups.first()?;
     let baseline = groups.iter().find_map(|group| group.best_baseline.clone());
     let speed = speed(summary, &groups);
+    let learned =
+        |group: &QualityGroup| Some(has_learned(group, baseline.as_ref()?.value, groups.len()));
     let mut candidates: Vec<Candidate> =
-        groups.iter().map(|group| candidate(summary, group, baseline.as_ref(), speed)).collect();
+        groups.iter().map(|group| candidate(summary, group, learned(group), speed)).collect();
     let rank = |candidate: &Candidate| {
         let of = |objective: Objective| objective.of(candidate).unwrap_or(f64::NEG_INFINITY);
         // Trimming hides a run that failed where all others solved: the mean does not.
@@ -374,10 +381,29 @@ fn speed(summary: &Summary, groups: &[&QualityGroup]) -> Speed {
     if steps > 0 && steps >= clocks { Speed::Step } else { Speed::Training }
 }
 
+/// Whether one of `series` series is better than the best trivial baseline as a whole, and beyond chance.
+fn has_learned(group: &QualityGroup, baseline: f64, series: usize) -> bool {
+    // Not cut at the criterion for solved, beyond which a baseline may be.
+    let of = |value: f64| score_of(value, group.better, None);
+    let scores: Vec<f64> = group.values.iter().map(|v| of(v.value)).collect();
+    let Some(mean) = interquartile_mean(&scores) else { return false };
+    let gain = mean - of(baseline);
+    let perfect = match group.better {
+        Better::Lower => 0.0,
+        Better::Higher => 1.0,
+    };
+    // Metrics with another end, such as BLEU, are measured by the baseline.
+    let room = of(perfect) - of(baseline);
+    let room = if room > 0.0 { room } else { baseline.abs() };
+    let above = scores.iter().filter(|score| **score > of(baseline)).count();
+    gain > 0.0
+        && (gain >= LEAST_SKILL * room || sign_p(above, scores.len()) * (series as f64) < ALPHA)
+}
+
 fn candidate(
     summary: &Summary,
     group: &QualityGroup,
-    baseline: Option<&BaselineValue>,
+    learned: Option<bool>,
     speed: Speed,
 ) -> Candidate {
     let finite: Vec<f64> =
@@ -388,12 +414,6 @@ fn candidate(
         Speed::Step => times.map(|times| times.tokens_per_s.median),
         Speed::Training => group.tokens_per_s.map(|spread| spread.median),
     };
-    // Not cut at the criterion for solved, beyond which a baseline may be.
-    let learned = baseline.map(|baseline| {
-        let of = |value: f64| score_of(value, group.better, None);
-        let scores: Vec<f64> = group.values.iter().map(|v| of(v.value)).collect();
-        interquartile_mean(&scores).is_some_and(|mean| mean > of(baseline.value))
-    });
     let mut lengths: Vec<(usize, bool)> = summary
         .quality
         .iter()

@@ -74,6 +74,18 @@ fn what_is_at_chance_as_a_whole_is_no_choice() {
     let cell = &decisions.cells[0];
     assert_eq!((cell.nothing_learned, cell.standing()), (false, Standing::NothingLearned));
     assert!(cell.choices.is_empty());
+    // The best of several that know nothing is above the baseline by a little: five runs of six are no evidence. Six
+    // of six are, for one of two series, and so is a fiftieth of what there is to gain with any number.
+    let level = 1.0 / 6.0;
+    let little = |signs: &[f64]| {
+        let values: Vec<f64> = signs.iter().map(|sign| level - 0.001 * sign).collect();
+        decide_all(&[runs("gru", 48, &values), runs("rnn", 48, &[0.2; 6])]).cells.remove(0)
+    };
+    let cell = little(&[1.0, 1.0, 1.0, 1.0, 1.0, -1.0]);
+    assert_eq!((cell.winner().learned, cell.winner().above_chance), (Some(false), Some(5)));
+    assert_eq!(little(&[1.0; 6]).winner().learned, Some(true));
+    assert_eq!(little(&[1.0; 2]).winner().learned, Some(false));
+    assert_eq!(little(&[4.0; 2]).winner().learned, Some(true));
     // Diverging is no way to be better: two of three runs count as worse than any number.
     let mut diverged = runs("lstm", 48, &[0.01; 3]);
     for run in &mut diverged[..2] {
