@@ -74,8 +74,8 @@ fn recommend(section: &mut Section, cell: &Decision) {
     if others > 0 {
         reasons.push(format!("{others} more are in the table.").into());
     }
-    // Where nothing was learned, there is nothing to choose by.
-    if !reasons.is_empty() && !cell.nothing_learned {
+    // Where nothing was learned, seeds would tell noise from noise.
+    if !reasons.is_empty() && cell.learned() {
         section.blocks.push(Block::List(reasons));
     }
     if cell.standing() == Standing::Open {
