@@ -2,14 +2,14 @@
 
 use unroll_results::Summary;
 use unroll_results::decision::{
-    ALPHA, Candidate, Decision, Decisions, Overall, Versus, fewest_seeds_for,
+    ALPHA, Candidate, Decision, Decisions, Overall, Speed, Standing, Versus, fewest_seeds_for,
 };
 use unroll_results::record::{GradientOf, Phase};
 use unroll_results::statistics::ranks::fewest_tasks;
 use unroll_results::statistics::{Interval, median};
 use unroll_results::summary::Moment;
 
-use crate::decide::gain;
+use crate::decide::{NO_CHOICE, gain};
 use crate::document::Words;
 use crate::rows::{prefixed, significant};
 
@@ -21,7 +21,8 @@ pub(crate) fn sentences(summary: &Summary, decisions: &Decisions) -> Vec<Words> 
     if decisions.cells.is_empty() {
         return without_quality(summary);
     }
-    vec![best(decisions), sureness(decisions), cost(summary, decisions)]
+    let sentences = [best(decisions), sureness(decisions), cost(decisions)];
+    sentences.into_iter().filter(|words| !words.is_empty()).collect()
 }
 
 /// `MSE 0.00123`.
@@ -37,26 +38,42 @@ fn place(cell: &Decision) -> String {
 }
 
 fn best(decisions: &Decisions) -> Words {
-    let learned: Vec<&Decision> =
-        decisions.cells.iter().filter(|cell| !cell.nothing_learned).collect();
+    let learned = learned(decisions);
     if learned.is_empty() {
-        return "Nothing was learned: no run of any series is better than the best trivial baseline."
-            .into();
+        return if decisions.cells.iter().all(|cell| cell.nothing_learned) {
+            "Nothing was learned: no run of any series is better than the best trivial baseline."
+        } else {
+            "Nothing was learned: as a whole no series is better than the best trivial baseline beyond chance."
+        }
+        .into();
     }
-    if let [cell] = decisions.cells[..].iter().collect::<Vec<_>>()[..] {
+    if let [cell] = learned[..] {
         let winner = cell.winner();
         let solved = solved(cell, winner);
-        return Words::new()
+        let words = Words::new()
             .text(format!("On {}, ", place(cell)))
             .strong(&winner.series)
-            .text(format!(" does best: {}{solved}.", value(cell, winner)));
+            .text(format!("{}: {}{solved}", does(cell), value(cell, winner)));
+        return match decisions.cells.len() - 1 {
+            0 => words.text("."),
+            1 => words.text("; at the other task and length nothing was learned."),
+            others => words.text(format!(
+                "; in the {others} other combinations of task and length nothing was learned."
+            )),
+        };
     }
-    if let Some(overall) = &decisions.overall {
+    if let Some(overall) = decisions.overall.as_ref().filter(|overall| overall.learned > 1) {
         let order = overall.order();
         let first = &overall.series[order[0]];
-        let mut words = Words::new()
-            .text(format!("Over {} combinations of task and length, ", overall.cells.len()))
-            .strong(&first.name);
+        let (all, learned) = (overall.cells.len(), overall.learned);
+        let which = if learned < all {
+            format!(
+                "Over the {learned} of {all} combinations of task and length in which something was learned, "
+            )
+        } else {
+            format!("Over {all} combinations of task and length, ")
+        };
+        let mut words = Words::from(which).strong(&first.name);
         let tied: Vec<&str> = match &overall.ranking {
             Some(ranking) => order[1..]
                 .iter()
@@ -79,8 +96,9 @@ fn best(decisions: &Decisions) -> Words {
         words = words.text(format!(" and is unbeaten in {} of them", first.first));
         if let Some(skill) = first.skill {
             let interval = first.interval.map_or_else(String::new, |i| format!(" {}", ends(i)));
+            let over = if learned < all { format!(" over all {all}") } else { String::new() };
             words = words.text(format!(
-                "; its interquartile mean skill is {skill:.2}{interval}, where 0 is the best trivial \
+                "; its interquartile mean skill{over} is {skill:.2}{interval}, where 0 is the best trivial \
                  baseline and 1 is perfect"
             ));
         }
@@ -92,9 +110,27 @@ fn best(decisions: &Decisions) -> Words {
         words = words
             .text(format!("{start}{}, ", place(cell)))
             .strong(&cell.winner().series)
-            .text(" does best");
+            .text(does(cell));
     }
     words.text(".")
+}
+
+/// The combinations in which something was learned: those that anything is said of.
+fn learned(decisions: &Decisions) -> Vec<&Decision> {
+    decisions.cells.iter().filter(|cell| cell.learned()).collect()
+}
+
+/// What the best series does, after its name.
+fn does(cell: &Decision) -> &'static str {
+    match cell.standing() {
+        Standing::SingledOut => " does best",
+        Standing::Alone => ", which is alone, has",
+        Standing::Open if cell.open().any(|(_, versus)| versus.equal) => {
+            ", level with others, is first"
+        }
+        Standing::Open => " is ahead",
+        Standing::NothingLearned => " is at chance",
+    }
 }
 
 /// Which series the ranks do not tell apart from the first.
@@ -147,8 +183,11 @@ fn improvement(versus: &Versus) -> String {
 }
 
 fn sureness(decisions: &Decisions) -> Words {
-    let cells: Vec<&Decision> =
-        decisions.cells.iter().filter(|cell| cell.candidates.len() > 1).collect();
+    if decisions.cells.iter().all(|cell| !cell.learned()) {
+        return Words::new();
+    }
+    let mut cells = learned(decisions);
+    cells.retain(|cell| cell.candidates.len() > 1);
     if cells.is_empty() {
         return "There is one series only, so that nothing was compared.".into();
     }
@@ -160,9 +199,25 @@ fn sureness(decisions: &Decisions) -> Words {
     let equal: usize = cells.iter().map(|c| c.rivals().filter(|(_, v)| v.equal).count()).sum();
     let open = pairs - worse - equal;
     let seeds = cells.iter().map(|cell| cell.seeds()).min().unwrap_or(0);
+    let with =
+        |wanted: &dyn Fn(&Decision) -> bool| cells.iter().filter(|cell| wanted(cell)).count();
+    let singled_out = with(&|cell| cell.standing() == Standing::SingledOut);
+    let partly =
+        with(&|cell| cell.standing() == Standing::Open && cell.ruled_out().next().is_some());
+    let some = match partly {
+        0 => String::new(),
+        count => format!("; at {count} it rules some out and leaves more than one"),
+    };
+    let none = match cells.len() - singled_out - partly {
+        0 => String::new(),
+        count => format!("; at {count} it rules none out"),
+    };
+    let single = if singled_out == 0 { "none".to_owned() } else { singled_out.to_string() };
     let mut words = Words::from(format!(
-        "Of {pairs} comparisons with the best series at a task and length, {worse} are decided (test of \
-         rank sums, adjusted for the choice of the best, p < 0.05)"
+        "The evidence singles one series out at {single} of {} tasks and lengths{some}{none}. Of {pairs} comparisons \
+         with the best series there, {worse} are decided (test of rank sums, adjusted for the choice of the \
+         best, p < 0.05)",
+        cells.len(),
     ));
     if equal > 0 {
         words = words.text(format!(", {equal} have nothing to decide (all runs score the same)"));
@@ -182,7 +237,7 @@ fn sureness(decisions: &Decisions) -> Words {
     // What no number of seeds would decide counts as the most.
     let mut needed: Vec<usize> = cells
         .iter()
-        .flat_map(|cell| cell.open().filter(|(_, versus)| !versus.equal))
+        .flat_map(|cell| cell.open().filter(|(_, versus)| !versus.equal && !versus.by_stopping))
         .map(|(_, versus)| versus.seeds_needed.unwrap_or(usize::MAX))
         .collect();
     needed.sort_unstable();
@@ -239,7 +294,7 @@ fn sureness_of(cell: &Decision) -> Words {
     words.text(".")
 }
 
-/// `; about 7 more seeds would (now 3)`.
+/// `; about 7 more seeds would (now 3)`, where seeds are what is lacking.
 pub(crate) fn more_seeds(cell: &Decision, other: &Candidate, versus: &Versus) -> String {
     let (now, series) = (cell.winner().scores.len(), cell.candidates.len());
     let fewest = fewest_seeds_for(series);
@@ -249,6 +304,16 @@ pub(crate) fn more_seeds(cell: &Decision, other: &Candidate, versus: &Versus) ->
             "; all runs of both solved it".to_owned()
         }
         _ if versus.equal => "; all runs score the same".to_owned(),
+        // More seeds would tell how often that happens, and nothing of what is learned.
+        _ if versus.by_stopping => {
+            let missed = cell.winner().missed_on_test + other.missed_on_test;
+            let runs =
+                if missed == 1 { "one run that".to_owned() } else { format!("{missed} runs that") };
+            format!(
+                "; all that sets them apart is {runs} stopped when validation reached the threshold and \
+                 missed it on the test"
+            )
+        }
         Some(needed) => {
             let more = needed.max(fewest).saturating_sub(now).max(1);
             let s = if more == 1 { "" } else { "s" };
@@ -261,21 +326,23 @@ pub(crate) fn more_seeds(cell: &Decision, other: &Candidate, versus: &Versus) ->
     }
 }
 
-fn cost(summary: &Summary, decisions: &Decisions) -> Words {
+fn cost(decisions: &Decisions) -> Words {
     // The longest length of the task with most series tells most about cost.
-    let hardest = |cell: &&Decision| (!cell.nothing_learned, cell.candidates.len(), cell.length);
-    let Some(cell) = decisions.cells.iter().rev().max_by_key(hardest) else { return Words::new() };
+    let hardest = |cell: &&Decision| (cell.candidates.len(), cell.length);
+    let Some(cell) = learned(decisions).into_iter().rev().max_by_key(hardest) else {
+        return Words::new();
+    };
     let winner = cell.winner();
     let mut words = Words::new();
-    let measured = |phase: &str| {
-        if summary.throughput.is_empty() { "while it trained" } else { phase }.to_owned()
+    let measured = match cell.speed {
+        Speed::Step => "training step alone",
+        Speed::Training => "by the clock while it trained",
     };
     if let Some(speed) = winner.tokens_per_s {
-        words = words.text(format!("On {} ", place(cell))).strong(&winner.series).text(format!(
-            " trained {} tokens/s ({})",
-            prefixed(speed),
-            measured("training step")
-        ));
+        words = words
+            .text(format!("On {} ", place(cell)))
+            .strong(&winner.series)
+            .text(format!(" trained {} tokens/s ({measured})", prefixed(speed)));
         let mut named: Vec<usize> = Vec::new();
         for choice in &cell.choices {
             if named.contains(&choice.candidate) {
@@ -286,15 +353,25 @@ fn cost(summary: &Summary, decisions: &Decisions) -> Words {
                 .choices
                 .iter()
                 .filter(|other| other.candidate == choice.candidate)
-                .map(|c| format!("{} {}", significant(c.factor), gain(c.objective)))
+                .map(|c| format!("{} {}", significant(c.factor), gain(c.objective, cell.speed)))
                 .collect();
+            let other = &cell.candidates[choice.candidate];
+            let known = match other.versus.as_ref().is_some_and(|versus| versus.equal) {
+                true => "scores the same",
+                false if cell.too_few_seeds() => "is close in too few runs to tell",
+                false => "is not told apart from it",
+            };
             words = words
                 .text("; ")
-                .strong(&cell.candidates[choice.candidate].series)
-                .text(format!(", which is not shown to be worse, has {}", gains.join(" and ")));
+                .strong(&other.series)
+                .text(format!(", which {known}, has {}", gains.join(" and ")));
         }
-        if cell.choices.is_empty() && cell.candidates.len() > 1 {
-            words = words.text("; nothing that costs less is as good, as far as is known");
+        match cell.standing() {
+            Standing::SingledOut => words = words.text("; every other series is worse"),
+            Standing::Open if cell.choices.is_empty() => {
+                words = words.text(format!("; {NO_CHOICE}"));
+            }
+            _ => {}
         }
         return words.text(".");
     }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use unroll_results::files;
-use unroll_results::side_by_side::SideBySide;
+use unroll_results::side_by_side::{SideBySide, WinnerPair};
 
 use crate::document::{Block, Document, ReportContext, Section, Words};
 use crate::rows::{Rows, bytes, dash, prefixed, significant};
@@ -102,20 +102,18 @@ fn answer(found: &SideBySide) -> Section {
         ));
         let changed: Vec<_> =
             found.winners.iter().filter(|pair| pair.best[0] != pair.best[1]).collect();
-        if changed.is_empty() {
-            section.words("The best series is the same in both for every task and length.");
+        let learned =
+            found.winners.iter().filter(|pair| pair.best.iter().any(Option::is_some)).count();
+        match (learned, changed.is_empty()) {
+            (0, true) => section.words("Nothing was learned in either, at any task and length."),
+            (_, true) => section.words(
+                "The series ahead is the same in both at every task and length at which something was \
+                 learned.",
+            ),
+            _ => {}
         }
         for pair in changed {
-            section.words(
-                Words::from(format!(
-                    "On {} at length {} the best series is ",
-                    pair.task, pair.length
-                ))
-                .strong(&pair.best[0])
-                .text(" in A and ")
-                .strong(&pair.best[1])
-                .text(" in B."),
-            );
+            section.words(winners(pair));
         }
     }
     let mut ratios: Vec<f64> = found
@@ -136,6 +134,31 @@ fn answer(found: &SideBySide) -> Section {
         ));
     }
     section
+}
+
+/// `On adding at length 50, gru is ahead in A and lstm in B; the evidence singles out neither.`
+fn winners(pair: &WinnerPair) -> Words {
+    let place = format!("On {} at length {}, ", pair.task, pair.length);
+    match (&pair.best, pair.singled_out) {
+        ([Some(a), Some(b)], singled_out) => Words::from(place)
+            .strong(a)
+            .text(" is ahead in A and ")
+            .strong(b)
+            .text(" in B; the evidence singles out ")
+            .text(match singled_out {
+                [true, true] => "each of them where it is ahead.",
+                [true, false] => "the one in A alone.",
+                [false, true] => "the one in B alone.",
+                [false, false] => "neither.",
+            }),
+        ([Some(a), None], _) => {
+            Words::from(place).strong(a).text(" is ahead in A; nothing was learned in B.")
+        }
+        ([None, Some(b)], _) => {
+            Words::from(place).text("nothing was learned in A; ").strong(b).text(" is ahead in B.")
+        }
+        ([None, None], _) => Words::from(place).text("nothing was learned in either."),
+    }
 }
 
 fn what(names: [&str; 2], contexts: [&ReportContext; 2], found: &SideBySide) -> Section {

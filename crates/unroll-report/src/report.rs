@@ -265,8 +265,12 @@ fn task_section(summary: &Summary, task: &str, plots: &[(&str, Plot)]) -> Sectio
         }
         words.push_str(
             " “Solved” is k of n trials that ran; “steps” the median number of training steps to the \
-             stopping threshold.",
+             stopping threshold; “run tokens/s” the speed by the clock of whole training runs, evaluations left \
+             out.",
         );
+        section.words(words);
+    }
+    if let Some(words) = missed_on_test(summary, task) {
         section.words(words);
     }
     section.table(format!("{task}: metric after training"), rows::quality(summary, task));
@@ -286,7 +290,8 @@ fn task_section(summary: &Summary, task: &str, plots: &[(&str, Plot)]) -> Sectio
         "Half-life in steps, from a least-squares line through the logarithm of the norm over the \
          distances “fitted”, with its interval over seeds (Student's t); the distances at which the norm \
          has fallen to 1 % and to f32's epsilon of that at distance 0, and within which 99 % of the sum \
-         of norms lie (median over seeds, smallest and largest). “Law” is the one that fits better, \
+         of norms lie (median over seeds, smallest and largest). Fits and the first two distances are of the mean \
+         over examples of the norm's logarithm, the last of the mean norm. “Law” is the one that fits better, \
          “open” when the seeds do not agree; “exponent” is that of the power law, with its interval. \
          “Grows” is a norm that \
          does; “flat” one whose growth the seeds do not agree on, or whose whole change is within \
@@ -343,6 +348,27 @@ fn task_section(summary: &Summary, task: &str, plots: &[(&str, Plot)]) -> Sectio
     );
     add_plots(&mut section, plots, task, |name| starts(name, &["throughput-"]));
     section
+}
+
+/// Trials that stopped as if they had solved the task, and are not counted as such.
+fn missed_on_test(summary: &Summary, task: &str) -> Option<String> {
+    let groups = summary.quality.iter().filter(|group| group.task == task);
+    let missed: Vec<String> = groups
+        .filter(|group| !group.missed_on_test.is_empty())
+        .map(|group| {
+            let s = if group.missed_on_test.len() == 1 { "" } else { "s" };
+            let seeds = list(&group.missed_on_test);
+            format!("{} at length {}, seed{s} {seeds}", group.series, group.length)
+        })
+        .collect();
+    (!missed.is_empty()).then(|| {
+        format!(
+            "“Missed on test” are trials that went no further than the step at which validation reached the \
+             stopping threshold, and whose test metric is not good enough to count as solved: {}. They might \
+             have solved it with more steps; a stricter `threshold` under `[train]` leaves room for the difference.",
+            missed.join("; ")
+        )
+    })
 }
 
 fn failures(summary: &Summary) -> Section {

@@ -2,10 +2,10 @@
 
 use unroll_results::Summary;
 use unroll_results::decay::Decay;
-use unroll_results::record::{GradientOf, Phase};
+use unroll_results::record::GradientOf;
 use unroll_results::statistics::{Interval, Spread};
 use unroll_results::summary::{
-    Agreement, GradientGroup, OverSeeds, QualityGroup, ThroughputGroup, Verdict, median_horizon,
+    Agreement, GradientGroup, OverSeeds, QualityGroup, Verdict, median_horizon,
 };
 
 /// A table of texts; every row has as many cells as there are titles.
@@ -39,7 +39,7 @@ pub(crate) fn quality(summary: &Summary, task: &str) -> Rows {
         ("baseline", true),
         ("solved", false),
         ("steps", true),
-        ("tokens/s", true),
+        ("run tokens/s", true),
     ]);
     for group in summary.quality.iter().filter(|group| group.task == task) {
         let speed = group.tokens_per_s.map(|spread| spread.median);
@@ -51,7 +51,7 @@ pub(crate) fn quality(summary: &Summary, task: &str) -> Rows {
             group.best_baseline.as_ref().map_or_else(dash, |baseline| significant(baseline.value)),
             outcome(group),
             group.steps_to_threshold.map_or_else(dash, |steps| prefixed(steps.round())),
-            speed.or_else(|| training_speed(summary, group)).map_or_else(dash, prefixed),
+            speed.map_or_else(dash, prefixed),
         ]);
     }
     rows
@@ -76,6 +76,9 @@ fn outcome(group: &QualityGroup) -> String {
         None => dash(),
     };
     let mut parts = vec![solved];
+    if !group.missed_on_test.is_empty() {
+        parts.push(format!("{} missed on test", group.missed_on_test.len()));
+    }
     if group.verdict() == Verdict::AtChance {
         parts.push("at chance".into());
     } else if group.at_chance > 0 {
@@ -88,16 +91,6 @@ fn outcome(group: &QualityGroup) -> String {
         parts.push(format!("{} failed", group.failed));
     }
     parts.join(", ")
-}
-
-/// Tokens per second of the training step measured for the same series, task and length.
-fn training_speed(summary: &Summary, group: &QualityGroup) -> Option<f64> {
-    let same = |times: &&ThroughputGroup| {
-        times.phase == Phase::TrainStep
-            && (&times.series, &times.task, times.length)
-                == (&group.series, &group.task, group.length)
-    };
-    summary.throughput.iter().find(same).map(|times| times.tokens_per_s.median)
 }
 
 /// A task's metric at other lengths.

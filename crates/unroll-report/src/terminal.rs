@@ -12,14 +12,25 @@ const GAP: u16 = 2;
 
 /// The metric after training, one table for each task, one row for each series and length:
 /// parameters, median over seeds with smallest and largest, best trivial baseline, how many seeds
-/// solved the task, median steps to the stopping threshold, training speed. Empty when no trial
+/// solved the task, median steps to the stopping threshold, speed of training by the clock. Empty when no trial
 /// measured quality.
 pub fn summary_table(summary: &Summary) -> String {
     let heading = |task: &str| match rows::metric(summary, task) {
         metric if metric.is_empty() => task.to_owned(),
         metric => format!("{task}: {metric}"),
     };
-    by_task(summary, heading, rows::quality)
+    let mut tables = by_task(summary, heading, |summary, task| {
+        let mut rows = rows::quality(summary, task);
+        for title in rows.titles.iter_mut().filter(|title| **title == "run tokens/s") {
+            // Room for what became of the trials.
+            *title = "run tok/s";
+        }
+        rows
+    });
+    if summary.quality.iter().any(|group| !group.missed_on_test.is_empty()) {
+        tables.push_str("Missed on test: stopped when validation reached the threshold; the test metric did not.\n");
+    }
+    tables
 }
 
 /// Gradient decay of the input, one table for each task, one row for each series, length and moment of

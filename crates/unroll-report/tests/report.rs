@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use unroll_report::{Report, ReportContext, TrialLine, plots, terminal};
+use unroll_report::{Comparison, Report, ReportContext, TrialLine, plots, terminal};
 use unroll_results::record::TrialKind;
+use unroll_results::side_by_side::SideBySide;
 use unroll_results::{Summary, TrialRecord};
 
 fn bytes(dir: &Path) -> BTreeMap<String, Vec<u8>> {
@@ -289,7 +290,11 @@ fn few_seeds_have_no_intervals_and_five_have() {
     assert!(of(5).contains(" [1.00..1.00]"), "{}", of(5));
     assert!(!of(4).contains(".."), "{}", of(4));
     assert!(
-        of(2).contains("does not single one out") && of(2).contains("more seeds would (now 2)")
+        of(2).contains(
+            "2 seeds cannot single one out of 2 series, whatever they show: 4 can at the least."
+        ) && of(2).contains("more seeds would (now 2)"),
+        "{}",
+        of(2)
     );
 }
 
@@ -432,12 +437,15 @@ fn what_is_no_better_than_chance_is_not_recommended() {
     }
     records::diverge(&mut records[3], 40);
     let text = Report::new(&context(), &Summary::from_records(&records)).markdown();
+    let text = &text[text.find("### adding").unwrap()..text.find("## Task").unwrap()];
     assert!(text.contains("Nothing to recommend. Ahead is **rnn**"), "{text}");
     assert!(
         text.contains("as a whole no better than the baseline “always answer 1” (0.167)"),
         "{text}"
     );
-    assert!(text.contains("**lstm** is not separated from it: 1 of 3 diverged, "), "{text}");
+    // Noise is not compared, and no seeds are asked for; the table has what diverged.
+    assert!(!text.contains("separate") && !text.contains("more seed"), "{text}");
+    assert!(text.contains("1 diverged |"), "{text}");
     // No criterion, nothing solved.
     assert!(text.contains("| – | – |") && !text.contains("0/3"), "{text}");
 }
@@ -476,4 +484,177 @@ fn a_fitted_baseline_above_all_series_is_named() {
     assert!(text.contains("3 of 3 better than the best trivial baseline"), "{text}");
     with_ridge(&mut records, 0.06);
     assert!(!markdown(&records).contains("Ridge regression reaches"));
+}
+
+/// A report of series with these test metrics, of which those up to 0.01 are solved.
+fn of_values(series: &[(&str, &[f64])]) -> String {
+    Report::new(&context(), &Summary::from_records(&with_values(series))).markdown()
+}
+
+fn with_values(series: &[(&str, &[f64])]) -> Vec<TrialRecord> {
+    let mut found = Vec::new();
+    for (name, values) in series {
+        for (seed, &value) in (0..).zip(*values) {
+            let mut record = scored(name, seed, value);
+            if let Some(quality) = &mut record.quality {
+                (quality.solved, quality.solved_at) = (value <= 0.01, Some(0.01));
+                quality.steps_to_threshold = None;
+            }
+            found.push(record);
+        }
+    }
+    found
+}
+
+#[test]
+fn one_worse_series_is_ruled_out_and_none_is_recommended() {
+    let one_missed = [0.005, 0.005, 0.005, 0.005, 0.005, 0.1];
+    let text = of_values(&[("rnn", &[0.17; 6]), ("gru", &[0.005; 6]), ("lstm", &one_missed)]);
+    for part in [
+        "The evidence rules out **rnn**, and does not single one out of **gru** and **lstm**. Ahead is **gru**: \
+         MSE 0.00500",
+        "What to take is then a practical choice by cost, no finding: **gru**, which is ahead",
+        "On adding at length 50, **gru** is ahead: ",
+        "- **rnn** is worse: as a whole no better than the best trivial baseline, probability",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains("Use **"), "{text}");
+    let text = of_values(&[("rnn", &[0.17; 6]), ("gru", &[0.005; 6]), ("lstm", &[0.1; 6])]);
+    assert!(text.contains("Use **gru**: ") && text.contains("**gru** does best: "), "{text}");
+    assert!(!text.contains("practical choice by cost, no finding: "), "{text}");
+    // Level is not ahead.
+    let text = of_values(&[("rnn", &[0.17; 6]), ("gru", &[0.005; 6]), ("lstm", &[0.004; 6])]);
+    assert!(text.contains("of **gru** and **lstm**. First is **"), "{text}");
+    assert!(text.contains(", level with others, is first: MSE"), "{text}");
+}
+
+#[test]
+fn the_answer_counts_where_one_is_singled_out() {
+    let mut records = Vec::new();
+    for (length, lstm) in [(50, 0.1), (100, 0.005), (200, 0.2)] {
+        let gru = if length == 200 { 0.2 } else { 0.005 };
+        let of_length =
+            with_values(&[("rnn", &[0.2; 6]), ("gru", &[gru; 6]), ("lstm", &[lstm; 6])]);
+        records.extend(of_length.into_iter().map(|mut record| {
+            record.cell.length = length;
+            record.id = format!("{}-{length}", record.id);
+            record
+        }));
+    }
+    let text = Report::new(&context(), &Summary::from_records(&records)).markdown();
+    for part in [
+        "Over the 2 of 3 combinations of task and length in which something was learned, **gru** has the \
+         best average rank (1.25 of 3 series) and is unbeaten in 2 of them; its interquartile mean skill over \
+         all 3 is ",
+        "The evidence singles one series out at 1 of 2 tasks and lengths; at 1 it rules some out and leaves \
+         more than one. Of 4 comparisons with the best series there, 3 are decided",
+        "interquartile means and leave out the 1 in which no series is better",
+        "| gru | 1.25 | 2/2 |",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn a_run_that_stopped_by_validation_and_missed_on_the_test_is_named() {
+    let mut records = with_values(&[("gru", &[0.005, 0.0118]), ("lstm", &[0.005, 0.005])]);
+    let quality = records[1].quality.as_mut().unwrap();
+    (quality.steps, quality.steps_to_threshold, quality.validation) = (300, Some(300), 0.00977);
+    let summary = Summary::from_records(&records);
+    let text = Report::new(&context(), &summary).markdown();
+    for part in [
+        "count as solved: gru at length 50, seed 1. They might",
+        "; all that sets them apart is one run that stopped when validation reached the threshold and missed it \
+         on the test.",
+        "| 1/2, 1 missed on test |",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains("more seed"), "{text}");
+    assert!(terminal::summary_table(&summary).contains("Missed on test: stopped"));
+    records[1].quality.as_mut().unwrap().steps = 1000;
+    let text = Report::new(&context(), &Summary::from_records(&records)).markdown();
+    assert!(!text.contains("issed on test") && text.contains("more seeds would (now 2)"), "{text}");
+}
+
+#[test]
+fn speeds_and_fronts_say_what_they_are_of() {
+    let mut records = with_values(&[("gru", &[0.005; 3]), ("lstm", &[0.1; 3])]);
+    let markdown = |records: &[TrialRecord]| {
+        Report::new(&context(), &Summary::from_records(records)).markdown()
+    };
+    let text = markdown(&records);
+    assert!(text.contains("| run tokens/s | peak |") && !text.contains("step tokens/s"), "{text}");
+    for series in ["gru", "lstm"] {
+        records.push(records::throughput(series, 50, 0));
+    }
+    let text = markdown(&records);
+    assert!(
+        text.contains("| step tokens/s | peak |") && text.contains("| run tokens/s |\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains(
+            "Front of all criteria: metric (up to solved), longest length solved, step tokens/s and \
+             parameters."
+        ),
+        "{text}"
+    );
+    let page = Report::new(&context(), &Summary::from_records(&records)).html().unwrap();
+    assert!(page.contains("two criteria alone"));
+}
+
+#[test]
+fn profiles_step_where_runs_are() {
+    let mut records = Vec::new();
+    for length in [50, 100] {
+        // Skills of 0.37 and 0.731 on the way from 1/6 to 0.
+        for (series, skill) in [("gru", 0.37), ("lstm", 0.731)] {
+            for mut record in with_values(&[(series, &[(1.0 - skill) / 6.0; 2])]) {
+                record.cell.length = length;
+                record.id = format!("{}-{length}", record.id);
+                records.push(record);
+            }
+        }
+    }
+    let summary = Summary::from_records(&records);
+    let overall = unroll_results::Decisions::of(&summary).overall.unwrap();
+    for (series, skill) in overall.series.iter().zip([0.37, 0.731]) {
+        let falls: Vec<f64> =
+            series.profile.windows(2).filter(|w| w[1].1 < w[0].1).map(|w| w[1].0).collect();
+        assert_eq!(falls.len(), 1, "{series:?}");
+        assert!((falls[0] - skill).abs() < 1e-12, "{series:?}");
+    }
+}
+
+#[test]
+fn a_comparison_names_no_best_where_nothing_was_learned() {
+    let markdown = |a: &[TrialRecord], b: &[TrialRecord]| {
+        let found = SideBySide::of(a, b);
+        Comparison::new(["a", "b"], [&context(), &context()], &found).markdown()
+    };
+    // The baseline is 1/6. Single runs are below it, no series is as a whole.
+    let noise = |first: &str, second: &str| {
+        with_values(&[(first, &[0.16, 0.17, 0.18, 0.18, 0.18]), (second, &[0.19; 5])])
+    };
+    let text = markdown(&noise("gru", "lstm"), &noise("lstm", "gru"));
+    assert!(text.contains("Nothing was learned in either, at any task and length."), "{text}");
+    assert!(!text.contains("is ahead"), "{text}");
+    let learned = with_values(&[("gru", &[0.005; 5]), ("lstm", &[0.1; 5])]);
+    let text = markdown(&noise("gru", "lstm"), &learned);
+    assert!(
+        text.contains("On adding at length 50, nothing was learned in A; **gru** is ahead in B."),
+        "{text}"
+    );
+    let open = with_values(&[("gru", &[0.1; 5]), ("lstm", &[0.1, 0.1, 0.1, 0.1, 0.09])]);
+    let text = markdown(&learned, &open);
+    assert!(
+        text.contains(
+            "**gru** is ahead in A and **lstm** in B; the evidence singles out the one in A alone."
+        ),
+        "{text}"
+    );
+    let text = markdown(&learned, &learned);
+    assert!(text.contains("The series ahead is the same in both at every task"), "{text}");
 }

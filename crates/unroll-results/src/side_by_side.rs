@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::decision::{ALPHA, Decisions};
+use crate::decision::{ALPHA, Decision, Decisions, Standing};
 use crate::record::{Better, Phase};
 use crate::statistics::improvement::{holm, probability_of_improvement, rank_sum_p};
 use crate::{Summary, TrialRecord};
@@ -77,8 +77,10 @@ pub struct WinnerPair {
     pub task: String,
     /// Length, steps.
     pub length: usize,
-    /// The best series in the first and in the second.
-    pub best: [String; 2],
+    /// The best series in the first and in the second; `None` where nothing was learned.
+    pub best: [Option<String>; 2],
+    /// Whether the evidence singles it out.
+    pub singled_out: [bool; 2],
 }
 
 impl QualityPair {
@@ -142,7 +144,7 @@ fn quality(summaries: &[Summary; 2]) -> Vec<QualityPair> {
     let decisions = summaries.each_ref().map(Decisions::of);
     let mut found = Vec::new();
     for cell in &decisions[0].cells {
-        let same = |c: &&crate::decision::Decision| {
+        let same = |c: &&Decision| {
             (&c.task, c.length, &c.metric) == (&cell.task, cell.length, &cell.metric)
         };
         let Some(other) = decisions[1].cells.iter().find(same) else { continue };
@@ -207,14 +209,16 @@ fn throughput(summaries: &[Summary; 2]) -> Vec<ThroughputPair> {
 
 fn winners(summaries: &[Summary; 2]) -> Vec<WinnerPair> {
     let decisions = summaries.each_ref().map(Decisions::of);
-    let pair = |cell: &crate::decision::Decision| {
-        let same =
-            |c: &&crate::decision::Decision| (&c.task, c.length) == (&cell.task, cell.length);
+    let pair = |cell: &Decision| {
+        let same = |c: &&Decision| (&c.task, c.length) == (&cell.task, cell.length);
         let other = decisions[1].cells.iter().find(same)?;
+        let best = |cell: &Decision| cell.learned().then(|| cell.winner().series.clone());
+        let singled_out = |cell: &Decision| cell.standing() == Standing::SingledOut;
         Some(WinnerPair {
             task: cell.task.clone(),
             length: cell.length,
-            best: [cell.winner().series.clone(), other.winner().series.clone()],
+            best: [best(cell), best(other)],
+            singled_out: [singled_out(cell), singled_out(other)],
         })
     };
     decisions[0].cells.iter().filter_map(pair).collect()
@@ -251,7 +255,22 @@ mod tests {
         assert_eq!(found.only_first, ["adding, length 50, rnn"]);
         assert_eq!(found.only_second, ["adding, length 50, lstm"]);
         assert_eq!((found.shared_trials, found.same_bits), (5, 0));
-        assert_eq!(found.winners[0].best, ["rnn", "lstm"]);
+        assert_eq!(found.winners[0].best, [Some("rnn".into()), Some("lstm".into())]);
+        assert_eq!(found.winners[0].singled_out, [true, true]);
+    }
+
+    #[test]
+    fn where_nothing_was_learned_nothing_is_best() {
+        // Always answering 1 has 1/6. Single runs are below it, no series is as a whole.
+        let noise = |a: &str, b: &str| {
+            [runs(a, [0.16, 0.17, 0.17, 0.17, 0.17]), runs(b, [0.18; 5])].concat()
+        };
+        let (first, second) = (noise("gru", "lstm"), noise("lstm", "gru"));
+        assert_eq!(SideBySide::of(&first, &second).winners[0].best, [None, None]);
+        let learned = runs("gru", [0.1; 5]);
+        let found = SideBySide::of(&first, &learned);
+        assert_eq!(found.winners[0].best, [None, Some("gru".into())]);
+        assert_eq!(found.winners[0].singled_out, [false, false]);
     }
 
     #[test]

@@ -102,6 +102,18 @@ impl Spread {
     }
 }
 
+/// p of the one-sided sign test: the probability that `n` fair coins show at least `above` heads.
+pub fn sign_p(above: usize, n: usize) -> f64 {
+    // From the largest count downwards: ways / 2^n.
+    let mut term = 0.5f64.powi(i32::try_from(n).unwrap_or(i32::MAX));
+    let mut sum = 0.0;
+    for below in 0..=n.saturating_sub(above) {
+        sum += term;
+        term *= (n - below) as f64 / (below + 1) as f64;
+    }
+    if above > n { 0.0 } else { sum.min(1.0) }
+}
+
 /// A confidence interval.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Interval {
@@ -277,6 +289,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn the_sign_test_counts_coins() {
+        // 7 of 64 ways have 5 or more heads of 6.
+        assert!((sign_p(5, 6) - 7.0 / 64.0).abs() < 1e-15);
+        assert_eq!(
+            (sign_p(6, 6), sign_p(0, 6), sign_p(0, 0), sign_p(1, 0)),
+            (1.0 / 64.0, 1.0, 1.0, 0.0)
+        );
+    }
 
     #[test]
     fn quantiles_are_type_7() {

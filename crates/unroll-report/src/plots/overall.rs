@@ -23,13 +23,13 @@ fn profiles(overall: &Overall, palette: &Palette) -> Option<Plot> {
     let mut layers = Vec::new();
     for series in &overall.series {
         let Some(look) = palette.look(&series.name) else { continue };
-        let band = overall.taus.iter().zip(&series.band);
-        let band = stairs(band.map(|(tau, (low, high))| (*tau, (*low, *high))));
+        let band = series.profile.iter().zip(&series.band);
+        let band = stairs(band.map(|((tau, _), (low, high))| (*tau, (*low, *high))));
         let band: Vec<_> = band.into_iter().map(|(tau, (low, high))| (tau, low, high)).collect();
         if !band.is_empty() {
             layers.push(Layer::Band { points: band, look });
         }
-        let points = stairs(overall.taus.iter().copied().zip(series.profile.iter().copied()));
+        let points = stairs(series.profile.iter().copied());
         layers.push(Layer::Line { points, look });
     }
     let names = overall.series.iter().map(|series| series.name.as_str());
@@ -52,7 +52,7 @@ fn profiles(overall: &Overall, palette: &Palette) -> Option<Plot> {
     })
 }
 
-/// A share of runs falls at once: between two places it is what it was at the first.
+/// A share of runs falls at a run's skill at once: between two places it is what it was at the first.
 fn stairs<T: Copy>(points: impl Iterator<Item = (f64, T)>) -> Vec<(f64, T)> {
     let mut found: Vec<(f64, T)> = Vec::new();
     for (x, y) in points {

@@ -1,6 +1,6 @@
 //! The metric against what it costs: which series no other one beats in both.
 
-use unroll_results::decision::{Candidate, Decision, Decisions};
+use unroll_results::decision::{Candidate, Decision, Decisions, Objective, Speed};
 use unroll_results::record::Better;
 
 use super::{Palette, Plot, file_part, wide};
@@ -11,16 +11,23 @@ const MOST: usize = 6;
 
 /// What is on the x axis.
 struct Cost {
-    label: &'static str,
+    label: fn(Speed) -> &'static str,
     of: fn(&Candidate) -> Option<f64>,
     /// Whether less of it is better.
     less: bool,
 }
 
 const COSTS: [Cost; 2] = [
-    Cost { label: "tokens/s in training", of: |c| c.tokens_per_s, less: false },
     Cost {
-        label: "peak memory of a training step (bytes)",
+        label: |speed| match speed {
+            Speed::Step => "step tokens/s (training step alone)",
+            Speed::Training => "run tokens/s (clock of training runs)",
+        },
+        of: |c| c.tokens_per_s,
+        less: false,
+    },
+    Cost {
+        label: |_| "peak memory of a training step (bytes)",
         of: |c| c.peak_bytes.map(|bytes| bytes as f64),
         less: true,
     },
@@ -49,8 +56,9 @@ pub(super) fn plots(decisions: &Decisions, palette: &Palette, task: &str) -> Vec
             panels,
             legend: palette.legend(names),
             scale: None,
-            note: "Marker: interquartile mean over seeds. Dashed: the front; what is not on it is \
-                   beaten in both by another series."
+            note: "Marker: interquartile mean over seeds. Dashed: the front of the panel's two criteria alone \
+                   (metrics beyond solved are equal); every other series meets one that is as good in both and \
+                   better in one. The front of the tables has more criteria."
                 .into(),
         },
     }]
@@ -66,18 +74,19 @@ fn panel(cell: &Decision, cost: &Cost, palette: &Palette) -> Option<Panel> {
     if points.len() < 2 {
         return None;
     }
-    let x = Axis::prefixes(cost.label, points.iter().map(|(_, x, _)| x.log10()));
+    let x = Axis::prefixes((cost.label)(cell.speed), points.iter().map(|(_, x, _)| x.log10()));
     let values: Vec<f64> = points.iter().map(|(_, _, y)| *y).collect();
     let y = if cell.better == Better::Lower && wide(&values) {
         Axis::powers(&cell.metric, values.iter().map(|value| value.log10()))
     } else {
         Axis::linear(&cell.metric, values.iter().copied())
     };
+    // As in the tables, nothing is gained beyond solved.
+    let score = |point: &(&Candidate, f64, f64)| Objective::Metric.of(point.0);
     let better = |a: &(&Candidate, f64, f64), b: &(&Candidate, f64, f64)| {
         let cheaper = if cost.less { a.1 < b.1 } else { a.1 > b.1 };
         let cheap = cheaper || a.1 == b.1;
-        let good = cell.better.prefers(a.2, b.2) || a.2 == b.2;
-        cheap && good && (cheaper || cell.better.prefers(a.2, b.2))
+        cheap && score(a) >= score(b) && (cheaper || score(a) > score(b))
     };
     let mut front: Vec<_> =
         points.iter().filter(|b| !points.iter().any(|a| better(a, b))).collect();

@@ -5,12 +5,16 @@
 //! The *best* series has the largest interquartile mean of scores, then the larger mean, then the higher
 //! speed, then fewer parameters. Another series is *worse* when its p against the best is below 0.05: of two
 //! series by the exact rank sum test, of more by a permutation test that chooses the best anew each time
-//! ([`crate::statistics::best`]); otherwise the evidence does not separate them.
+//! ([`crate::statistics::best`]); otherwise the evidence does not separate them. One series is *singled out*
+//! when every other one is worse. A series has *learned* when its interquartile mean over all runs is better
+//! than the best trivial baseline, and that by [`LEAST_SKILL`] of what there is to gain or in so many runs that a
+//! sign test, adjusted for the number of series, tells it from chance: of several series that know nothing, the best is above
+//! the baseline more often than not. Something was learned at a task and length when its best series has.
 
 mod overall;
 mod pareto;
 
-pub use overall::{Overall, OverallSeries, TAUS};
+pub use overall::{Overall, OverallSeries};
 
 use crate::Summary;
 use crate::record::{BaselineValue, Better, Phase};
@@ -18,7 +22,7 @@ use crate::statistics::best::{against_best, fewest_values};
 use crate::statistics::improvement::{
     Paired, improvement_interval, probability_of_improvement, seeds_needed,
 };
-use crate::statistics::{Interval, interquartile_mean, mean, stratified_bootstrap};
+use crate::statistics::{Interval, interquartile_mean, mean, sign_p, stratified_bootstrap};
 use crate::summary::{QualityGroup, ThroughputGroup};
 
 /// Seeds below which no interval is shown: few values have few different resamples.
@@ -29,6 +33,12 @@ pub const RESAMPLES: usize = 2000;
 const SEED: u64 = 0x0008_13e5;
 /// How many times better something has to be to be named for it.
 const LEAST_GAIN: f64 = 1.05;
+/// Probability of improvement from which on the best series is far ahead, whatever a test says: a large effect
+/// (Vargha & Delaney 2000).
+pub const FAR_AHEAD: f64 = 0.71;
+/// The share of what there is to gain over the best trivial baseline from which on something is learned, however few
+/// the runs.
+pub const LEAST_SKILL: f64 = 0.02;
 /// Error probability of each decision.
 pub const ALPHA: f64 = 0.05;
 
@@ -56,8 +66,10 @@ pub struct Decision {
     pub candidates: Vec<Candidate>,
     /// Place of the best one.
     pub best: usize,
-    /// Whether no run of any series is better than the best trivial baseline.
+    /// Whether no single run of any series is better than the best trivial baseline.
     pub nothing_learned: bool,
+    /// How speed was measured, the same way for all.
+    pub speed: Speed,
     /// The best trivial baseline.
     pub baseline: Option<BaselineValue>,
     /// The best baseline that is fitted to the training data.
@@ -68,6 +80,28 @@ pub struct Decision {
     pub choices: Vec<Choice>,
     /// The objectives that the front was found with.
     pub objectives: Vec<Objective>,
+}
+
+/// What the evidence says of the best series.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// As a whole it is no better than the best trivial baseline: there is nothing to decide.
+    NothingLearned,
+    /// There is no other series.
+    Alone,
+    /// Every other series is worse.
+    SingledOut,
+    /// Not every other series is shown to be worse; some may be.
+    Open,
+}
+
+/// How speed was measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speed {
+    /// The training step alone, in throughput trials.
+    Step,
+    /// By the clock, while quality trials trained.
+    Training,
 }
 
 /// One series in a decision.
@@ -85,11 +119,17 @@ pub struct Candidate {
     pub solved: usize,
     /// Runs that diverged.
     pub diverged: usize,
+    /// Runs whose training ended when validation reached the stopping threshold, and which the test split
+    /// does not count as solved.
+    pub missed_on_test: usize,
     /// Runs that are better than the best trivial baseline; `None` without a baseline.
     pub above_chance: Option<usize>,
+    /// Whether it is better than the best trivial baseline as a whole, and beyond chance: see the module; a run
+    /// that diverged is worse than any number. `None` without a baseline.
+    pub learned: Option<bool>,
     /// The longest length that every seed solved, with all shorter ones that it was trained at, of this task.
     pub longest_solved: Option<usize>,
-    /// Tokens per second of training.
+    /// Tokens per second of training, measured as [`Decision::speed`] says.
     pub tokens_per_s: Option<f64>,
     /// Peak memory of a training step, bytes.
     pub peak_bytes: Option<u64>,
@@ -117,6 +157,9 @@ pub struct Versus {
     pub worse: bool,
     /// Whether all scores of both are equal: there is nothing that more seeds could show.
     pub equal: bool,
+    /// Whether all that sets them apart is runs that [missed on the test](Candidate::missed_on_test) what
+    /// validation had reached: more seeds would tell more about where training stops.
+    pub by_stopping: bool,
     /// Seeds in all that would show a difference of this size with 80 % power; `None` when none would.
     pub seeds_needed: Option<usize>,
 }
@@ -164,8 +207,8 @@ impl Objective {
     }
 }
 
-/// What to take when an objective matters most: the best in it among those that the evidence does not
-/// show to be worse.
+/// What to take when an objective matters most: the best in it among those that are neither shown to be worse
+/// nor far behind, and have learned.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Choice {
     /// What matters most.
@@ -206,9 +249,35 @@ impl Decision {
         self.rivals().filter(|(_, versus)| !versus.worse)
     }
 
-    /// Whether the evidence shows no other series to be worse than the best.
-    pub fn undecided(&self) -> bool {
-        self.candidates.len() > 1 && self.rivals().all(|(_, versus)| !versus.worse)
+    /// What the evidence says of the best.
+    pub fn standing(&self) -> Standing {
+        if !self.learned() {
+            Standing::NothingLearned
+        } else if self.candidates.len() < 2 {
+            Standing::Alone
+        } else if self.rivals().all(|(_, versus)| versus.worse) {
+            Standing::SingledOut
+        } else {
+            Standing::Open
+        }
+    }
+
+    /// Whether the best series is better than the best trivial baseline as a whole. Where it is not, ranks and
+    /// comparisons are of noise, and nothing counts them.
+    pub fn learned(&self) -> bool {
+        !self.nothing_learned && self.winner().learned != Some(false)
+    }
+
+    /// Those that the evidence shows to be worse than the best.
+    pub fn ruled_out(&self) -> impl Iterator<Item = (&Candidate, &Versus)> {
+        self.rivals().filter(|(_, versus)| versus.worse)
+    }
+
+    /// Whether there are fewer seeds than any difference among so many series could be shown with.
+    pub fn too_few_seeds(&self) -> bool {
+        self.candidates.len() > 1
+            && self.ruled_out().next().is_none()
+            && self.seeds() < fewest_seeds_for(self.candidates.len())
     }
 
     /// Whether a value is better than another.
@@ -254,8 +323,12 @@ fn decide(summary: &Summary, task: &str, length: usize) -> Option<Decision> {
         .filter(|g| g.task == task && g.length == length && !g.values.is_empty())
         .collect();
     let first = *groups.first()?;
+    let baseline = groups.iter().find_map(|group| group.best_baseline.clone());
+    let speed = speed(summary, &groups);
+    let learned =
+        |group: &QualityGroup| Some(has_learned(group, baseline.as_ref()?.value, groups.len()));
     let mut candidates: Vec<Candidate> =
-        groups.iter().map(|group| candidate(summary, group)).collect();
+        groups.iter().map(|group| candidate(summary, group, learned(group), speed)).collect();
     let rank = |candidate: &Candidate| {
         let of = |objective: Objective| objective.of(candidate).unwrap_or(f64::NEG_INFINITY);
         // Trimming hides a run that failed where all others solved: the mean does not.
@@ -277,7 +350,8 @@ fn decide(summary: &Summary, task: &str, length: usize) -> Option<Decision> {
         length,
         metric: first.metric.clone(),
         better: first.better,
-        baseline: groups.iter().find_map(|group| group.best_baseline.clone()),
+        baseline,
+        speed,
         reference: groups.iter().find_map(|group| group.best_reference.clone()),
         solved_at: groups.iter().find_map(|group| group.solved_at),
         best,
@@ -290,17 +364,56 @@ fn decide(summary: &Summary, task: &str, length: usize) -> Option<Decision> {
     })
 }
 
-fn candidate(summary: &Summary, group: &QualityGroup) -> Candidate {
-    let finite: Vec<f64> =
-        group.values.iter().map(|v| v.value).filter(|value| value.is_finite()).collect();
-    let enough = finite.len() >= SEEDS_FOR_INTERVALS;
+/// The training step of a series as throughput trials measured it.
+fn step_times<'a>(summary: &'a Summary, group: &QualityGroup) -> Option<&'a ThroughputGroup> {
     let same = |times: &&ThroughputGroup| {
         times.phase == Phase::TrainStep
             && (&times.series, &times.task, times.length)
                 == (&group.series, &group.task, group.length)
     };
-    let times = summary.throughput.iter().find(same);
-    let trained = group.tokens_per_s.map(|spread| spread.median);
+    summary.throughput.iter().find(same)
+}
+
+/// The way that more of the series were measured in: the two do not compare.
+fn speed(summary: &Summary, groups: &[&QualityGroup]) -> Speed {
+    let steps = groups.iter().filter(|group| step_times(summary, group).is_some()).count();
+    let clocks = groups.iter().filter(|group| group.tokens_per_s.is_some()).count();
+    if steps > 0 && steps >= clocks { Speed::Step } else { Speed::Training }
+}
+
+/// Whether one of `series` series is better than the best trivial baseline as a whole, and beyond chance.
+fn has_learned(group: &QualityGroup, baseline: f64, series: usize) -> bool {
+    // Not cut at the criterion for solved, beyond which a baseline may be.
+    let of = |value: f64| score_of(value, group.better, None);
+    let scores: Vec<f64> = group.values.iter().map(|v| of(v.value)).collect();
+    let Some(mean) = interquartile_mean(&scores) else { return false };
+    let gain = mean - of(baseline);
+    let perfect = match group.better {
+        Better::Lower => 0.0,
+        Better::Higher => 1.0,
+    };
+    // Metrics with another end, such as BLEU, are measured by the baseline.
+    let room = of(perfect) - of(baseline);
+    let room = if room > 0.0 { room } else { baseline.abs() };
+    let above = scores.iter().filter(|score| **score > of(baseline)).count();
+    gain > 0.0
+        && (gain >= LEAST_SKILL * room || sign_p(above, scores.len()) * (series as f64) < ALPHA)
+}
+
+fn candidate(
+    summary: &Summary,
+    group: &QualityGroup,
+    learned: Option<bool>,
+    speed: Speed,
+) -> Candidate {
+    let finite: Vec<f64> =
+        group.values.iter().map(|v| v.value).filter(|value| value.is_finite()).collect();
+    let enough = finite.len() >= SEEDS_FOR_INTERVALS;
+    let times = step_times(summary, group);
+    let tokens_per_s = match speed {
+        Speed::Step => times.map(|times| times.tokens_per_s.median),
+        Speed::Training => group.tokens_per_s.map(|spread| spread.median),
+    };
     let mut lengths: Vec<(usize, bool)> = summary
         .quality
         .iter()
@@ -324,10 +437,12 @@ fn candidate(summary: &Summary, group: &QualityGroup) -> Candidate {
             .flatten(),
         solved: group.solved,
         diverged: group.diverged,
+        missed_on_test: group.missed_on_test.len(),
+        learned,
         above_chance: (!group.baselines.is_empty())
             .then(|| group.n.saturating_sub(group.at_chance + group.diverged)),
         longest_solved,
-        tokens_per_s: times.map(|t| t.tokens_per_s.median).or(trained),
+        tokens_per_s,
         peak_bytes: times.and_then(|t| t.peak_bytes).filter(|bytes| *bytes > 0),
         parameters: group.parameters,
         dominated_by: None,
@@ -344,6 +459,11 @@ fn compare(candidates: &mut [Candidate], best: usize) {
     // What a pair has to pass when all pairs are as hard to tell apart.
     let pairs = candidates.len() * candidates.len().saturating_sub(1) / 2;
     let alpha = ALPHA / pairs.max(1) as f64;
+    // Solved, or stopped as if it were.
+    let all_stopped = |candidate: &Candidate| {
+        candidate.solved + candidate.missed_on_test == candidate.scores.len()
+    };
+    let best_stopped = all_stopped(&candidates[best]);
     for (place, (candidate, p)) in candidates.iter_mut().zip(p).enumerate() {
         let y = values(&candidate.scores);
         let probability = probability_of_improvement(&x, &y).filter(|_| place != best);
@@ -359,6 +479,7 @@ fn compare(candidates: &mut [Candidate], best: usize) {
             paired: Paired::of(&winner, &candidate.scores),
             worse: p < ALPHA,
             equal,
+            by_stopping: !equal && best_stopped && all_stopped(candidate),
             seeds_needed: if equal { None } else { seeds_needed(probability, alpha) },
         });
     }
@@ -366,14 +487,20 @@ fn compare(candidates: &mut [Candidate], best: usize) {
 
 fn choices(candidates: &[Candidate], best: usize) -> Vec<Choice> {
     let mut found = Vec::new();
+    // What has learned nothing is no alternative, whatever it costs. Neither is what is far behind in the runs there
+    // are: that no test shows it says little with few of them.
+    let open = |candidate: &Candidate| {
+        let close = |versus: &Versus| !versus.worse && versus.probability < FAR_AHEAD;
+        candidate.learned != Some(false) && candidate.versus.as_ref().is_some_and(close)
+    };
+    if candidates[best].learned == Some(false) {
+        return found;
+    }
     for objective in [Objective::Speed, Objective::Memory, Objective::Parameters] {
         let Some(own) = objective.of(&candidates[best]) else { continue };
         let mut choice: Option<(usize, f64)> = None;
         for (place, candidate) in candidates.iter().enumerate() {
-            // What has learned nothing is no alternative, whatever it costs.
-            let open = candidate.above_chance != Some(0)
-                && candidate.versus.as_ref().is_some_and(|versus| !versus.worse);
-            let Some(value) = objective.of(candidate).filter(|_| open) else { continue };
+            let Some(value) = objective.of(candidate).filter(|_| open(candidate)) else { continue };
             if value > own && choice.is_none_or(|(_, most)| value > most) {
                 choice = Some((place, value));
             }

@@ -9,9 +9,6 @@ use crate::summary::QualityGroup;
 
 use super::{Decision, RESAMPLES, SEED, SEEDS_FOR_INTERVALS, score};
 
-/// Skills at which performance profiles are taken.
-pub const TAUS: usize = 51;
-
 /// All series over all cells (tasks and lengths) that every one of them has runs in.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Overall {
@@ -19,12 +16,14 @@ pub struct Overall {
     pub series: Vec<OverallSeries>,
     /// The cells: task and length.
     pub cells: Vec<(String, usize)>,
-    /// Average ranks of interquartile mean scores, and which differ.
+    /// How many of them something was learned in ([`Decision::learned`]): the others are noise, which no rank
+    /// counts.
+    pub learned: usize,
+    /// Average ranks of interquartile mean scores over the cells in which something was learned, and which
+    /// differ; `None` with fewer than two of them.
     pub ranking: Option<Ranking>,
     /// Cells that skills could be computed for: those with a trivial baseline that is not perfect.
     pub skill_cells: usize,
-    /// Where the profiles are taken.
-    pub taus: Vec<f64>,
 }
 
 /// One series over all cells.
@@ -32,15 +31,16 @@ pub struct Overall {
 pub struct OverallSeries {
     /// Series.
     pub name: String,
-    /// Cells in which no series scores better, those left out in which nothing was learned.
+    /// Cells in which no series scores better, of those in which something was learned.
     pub first: usize,
     /// Interquartile mean of the skills of all runs.
     pub skill: Option<f64>,
     /// Its 95 % stratified bootstrap interval, from [`SEEDS_FOR_INTERVALS`] seeds on.
     pub interval: Option<Interval>,
-    /// Share of runs with more skill than each of [`Overall::taus`].
-    pub profile: Vec<f64>,
-    /// Pointwise 95 % intervals of the profile; empty with fewer seeds.
+    /// Performance profile: from each skill τ on the share of runs with more. At 0, at 1 and at each skill that a
+    /// run has, where alone it changes. Empty without skills.
+    pub profile: Vec<(f64, f64)>,
+    /// Pointwise 95 % intervals of the profile at the same skills; empty with fewer seeds.
     pub band: Vec<(f64, f64)>,
 }
 
@@ -60,14 +60,15 @@ impl Overall {
         if names.len() < 2 || shared.len() < 2 {
             return None;
         }
-        let scores: Vec<Vec<f64>> = shared
+        let learned: Vec<&Decision> =
+            shared.iter().copied().filter(|cell| cell.learned()).collect();
+        let scores: Vec<Vec<f64>> = learned
             .iter()
             .map(|cell| {
                 let of = |name: &&str| cell.candidates.iter().find(|c| c.series == **name);
                 names.iter().filter_map(|name| score(of(name)?)).collect()
             })
             .collect();
-        let taus: Vec<f64> = (0..TAUS).map(|i| i as f64 / (TAUS - 1) as f64).collect();
         let mut skill_cells = 0;
         let series = names
             .iter()
@@ -79,18 +80,16 @@ impl Overall {
                 skill_cells = strata.len();
                 let of =
                     |cell: &Decision| score(cell.candidates.iter().find(|c| c.series == *name)?);
-                let is_first =
-                    |cell: &&&Decision| !cell.nothing_learned && of(cell) == score(cell.winner());
-                let first = shared.iter().filter(is_first).count();
-                one(name, first, &strata, &taus)
+                let first = learned.iter().filter(|cell| of(cell) == score(cell.winner())).count();
+                one(name, first, &strata)
             })
             .collect();
         Some(Self {
             series,
             cells: shared.iter().map(|cell| (cell.task.clone(), cell.length)).collect(),
+            learned: learned.len(),
             ranking: Ranking::of(&scores),
             skill_cells,
-            taus,
         })
     }
 
@@ -110,8 +109,17 @@ impl Overall {
     }
 }
 
-fn one(name: &str, first: usize, strata: &[Vec<f64>], taus: &[f64]) -> OverallSeries {
+/// Where a profile changes, with both ends.
+fn steps(skills: &[f64]) -> Vec<f64> {
+    let mut taus = [&[0.0, 1.0], skills].concat();
+    taus.sort_by(f64::total_cmp);
+    taus.dedup();
+    taus
+}
+
+fn one(name: &str, first: usize, strata: &[Vec<f64>]) -> OverallSeries {
     let pooled = strata.concat();
+    let taus = steps(&pooled);
     let slices: Vec<&[f64]> = strata.iter().map(Vec::as_slice).collect();
     let enough = !strata.is_empty() && strata.iter().all(|s| s.len() >= SEEDS_FOR_INTERVALS);
     OverallSeries {
@@ -121,8 +129,13 @@ fn one(name: &str, first: usize, strata: &[Vec<f64>], taus: &[f64]) -> OverallSe
         interval: enough
             .then(|| stratified_bootstrap(&slices, interquartile_mean, 0.95, RESAMPLES, SEED))
             .flatten(),
-        profile: if pooled.is_empty() { Vec::new() } else { profile(&pooled, taus) },
-        band: if enough { profile_band(strata, taus, RESAMPLES, SEED) } else { Vec::new() },
+        band: if enough { profile_band(strata, &taus, RESAMPLES, SEED) } else { Vec::new() },
+        profile: if pooled.is_empty() {
+            Vec::new()
+        } else {
+            let shares = profile(&pooled, &taus);
+            taus.into_iter().zip(shares).collect()
+        },
     }
 }
 
@@ -143,8 +156,9 @@ fn skills(summary: &Summary, series: &str, task: &str, length: usize) -> Option<
         Better::Lower => room < 0.0,
         Better::Higher => room > 0.0,
     };
+    // Adding 0 makes a negative zero a zero.
     let skill = |value: f64| {
-        if value.is_finite() { ((value - baseline) / room).clamp(0.0, 1.0) } else { 0.0 }
+        if value.is_finite() { ((value - baseline) / room).clamp(0.0, 1.0) + 0.0 } else { 0.0 }
     };
     positive.then(|| group.values.iter().map(|value| skill(value.value)).collect())
 }

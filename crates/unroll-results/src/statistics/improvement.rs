@@ -196,7 +196,10 @@ impl Paired {
 /// The share of `scores` above each of `taus`: a performance profile.
 pub fn profile(scores: &[f64], taus: &[f64]) -> Vec<f64> {
     let n = scores.len().max(1) as f64;
-    let above = |tau: &f64| scores.iter().filter(|score| *score > tau).count() as f64 / n;
+    let mut sorted: Vec<f64> = scores.iter().copied().filter(|score| !score.is_nan()).collect();
+    sorted.sort_by(f64::total_cmp);
+    let above =
+        |tau: &f64| (sorted.len() - sorted.partition_point(|score| score <= tau)) as f64 / n;
     taus.iter().map(above).collect()
 }
 

@@ -70,6 +70,9 @@ pub struct QualityGroup {
     pub n: usize,
     /// Trials that solved the task.
     pub solved: usize,
+    /// Seeds of the trials whose training ended when validation reached the stopping threshold, and which the test
+    /// split does not count as solved.
+    pub missed_on_test: Vec<u64>,
     /// Trials no better than the best trivial baseline.
     pub at_chance: usize,
     /// Trials that diverged.
@@ -217,6 +220,11 @@ fn group(index: &Index<'_>, key: GroupKey, trials: &[&TrialRecord]) -> QualityGr
         values,
         n,
         solved: qualities.iter().filter(|quality| quality.solved).count(),
+        missed_on_test: trials
+            .iter()
+            .filter(|trial| trial.quality.as_ref().is_some_and(missed_on_test))
+            .map(|trial| trial.cell.seed)
+            .collect(),
         at_chance: trials
             .iter()
             .filter(|trial| !has_diverged(trial))
@@ -235,6 +243,12 @@ fn group(index: &Index<'_>, key: GroupKey, trials: &[&TrialRecord]) -> QualityGr
             (tokens > 0.0 && trial.timing.train_s > 0.0).then(|| tokens / trial.timing.train_s)
         })),
     }
+}
+
+/// Training went no further than the step at which validation passed the threshold, and the test says otherwise.
+fn missed_on_test(quality: &Quality) -> bool {
+    let ended_there = quality.steps_to_threshold == Some(quality.steps);
+    quality.solved_at.is_some() && !quality.solved && ended_there
 }
 
 fn has_diverged(trial: &TrialRecord) -> bool {
