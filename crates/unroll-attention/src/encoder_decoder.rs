@@ -177,7 +177,8 @@ impl ModelConfig for EncoderDecoderConfig {
 
     fn build(&self, _: &BuildContext) -> Result<Box<dyn SequenceModel>> {
         Err(Error::Unsupported(
-            "reads one sequence and writes another; it needs a task such as g2p or translation"
+            "reads one sequence and writes another: `build_pair` makes it, and a task such as g2p or \
+             translation needs it"
                 .into(),
         ))
     }
@@ -262,6 +263,7 @@ impl EncoderDecoder {
                 Some(parameters.add("combine.weight", shape, Role::Weight, context)?)
             }
         };
+        context.check_taken(&parameters)?;
         Ok(Self { config: config.clone(), encoder, decoder, attention, combine, parameters })
     }
 
@@ -347,6 +349,7 @@ impl PairModel for EncoderDecoder {
     }
 
     fn forward(&self, args: &PairArgs<'_>) -> Result<PairOutput> {
+        args.check_batches()?;
         let of_encoder = streams(args.mode, "encoder");
         let read = self.encoder.forward(&ForwardArgs {
             lengths: args.source_lengths,

@@ -158,7 +158,8 @@ impl ModelConfig for EncoderDecoderTransformerConfig {
 
     fn build(&self, _: &BuildContext) -> Result<Box<dyn SequenceModel>> {
         Err(Error::Unsupported(
-            "reads one sequence and writes another; it needs a task such as g2p or translation"
+            "reads one sequence and writes another: `build_pair` makes it, and a task such as g2p or \
+             translation needs it"
                 .into(),
         ))
     }
@@ -265,6 +266,7 @@ impl EncoderDecoderTransformer {
             decoder.push(DecoderBlock::new(config, &mut set, prefix, context)?);
         }
         let decoder_norm = Norm::new(&mut set, "decoder.norm", hidden, context)?;
+        context.check_taken(&set)?;
         Ok(Self {
             config: config.clone(),
             source_embedding,
@@ -293,7 +295,7 @@ impl EncoderDecoderTransformer {
     /// The encoder's outputs `(B, S, H)`, zero on padding.
     fn read(&self, args: &ForwardArgs<'_>) -> Result<Tensor> {
         let pass = self.pass(false, args, 0)?;
-        let mut x = self.source_embedding.apply(args.input, 0)?;
+        let mut x = self.source_embedding.apply(&args.real_input()?, 0)?;
         for block in &self.encoder {
             x = block.forward(x, None, &pass)?.output;
         }
@@ -315,7 +317,7 @@ impl EncoderDecoderTransformer {
         let head_size = config.head_size();
         let fused = softmax::may_attend(args.form, self.dtype(), self.device(), head_size);
         let (scale, dropout) = (softmax::scale(head_size), self.config.dropout);
-        let mut x = self.target_embedding.apply(args.input, steps)?;
+        let mut x = self.target_embedding.apply(&args.real_input()?, steps)?;
         let mut present = Vec::with_capacity(self.decoder.len());
         let mut attention = None;
         for (layer, block) in self.decoder.iter().enumerate() {
@@ -365,6 +367,7 @@ impl PairModel for EncoderDecoderTransformer {
     }
 
     fn forward(&self, args: &PairArgs<'_>) -> Result<PairOutput> {
+        args.check_batches()?;
         // Attention has a reference form and a fused one; unrolled it is decoded.
         let form = if args.form == Form::Unrolled { Form::Reference } else { args.form };
         let (of_encoder, of_decoder) =

@@ -192,7 +192,9 @@ impl ModelConfig for FusionConfig {
 
     fn build(&self, _: &BuildContext) -> Result<Box<dyn SequenceModel>> {
         Err(Error::Unsupported(
-            "reads two sequences at once; it needs a task such as digits_seen_and_heard".into(),
+            "reads two sequences at once: `build_fusion` makes it, and a task such as \
+             digits_seen_and_heard needs it"
+                .into(),
         ))
     }
 
@@ -258,6 +260,7 @@ impl FusedEncoders {
                 Some([projections("first_attn.")?, projections("second_attn.")?])
             }
         };
+        context.check_taken(&parameters)?;
         Ok(Self { config: config.clone(), encoders, attention, parameters })
     }
 

@@ -98,7 +98,7 @@ impl ModelConfig for AttentionConfig {
         if self.input_size == self.hidden_size {
             return layer;
         }
-        let rows = (batch * seq_len) as u64;
+        let rows = (batch as u64).saturating_mul(seq_len as u64);
         cost::linear(rows, self.input_size as u64, self.hidden_size as u64, true) + layer
     }
 }
@@ -106,8 +106,8 @@ impl ModelConfig for AttentionConfig {
 /// The model that [`AttentionConfig`] describes.
 ///
 /// On padding, `mha` gives what PyTorch's layer gives with a `key_padding_mask`: a padded step is
-/// never a key, but as a query it gets an output (and gradient, if the loss reads it). `local` and
-/// `linear` give zeros there, as every other architecture does.
+/// never a key, but as a query it gets an output (and gradient, if the loss reads it), so that what stands there
+/// must be finite. `local` and `linear` give zeros there, whatever it is, as every other architecture does.
 pub struct AttentionLayer {
     config: AttentionConfig,
     input_proj: Option<(Tensor, Tensor)>,
@@ -132,6 +132,7 @@ impl AttentionLayer {
             Some(add_input_proj(&mut parameters, "", inputs, hidden, context)?)
         };
         let attention = SelfAttention::new(config.attention(), &mut parameters, "", context)?;
+        context.check_taken(&parameters)?;
         Ok(Self { config: config.clone(), input_proj, attention, parameters })
     }
 }
@@ -197,9 +198,14 @@ impl SequenceModel for AttentionLayer {
         let past = memories(&layout, config.causal, args.state, batch)?;
         let steps = args.state.map_or(0, State::steps);
         let pass = Pass::new(&config, args, (steps, seq_len), dtype, device)?;
+        let input = match config.kind {
+            // As a query, a padded step is answered.
+            Kind::Mha => args.input.clone(),
+            Kind::Local | Kind::Linear => args.real_input()?,
+        };
         let x = match &self.input_proj {
-            Some((weight, bias)) => ops::linear(args.input, weight, Some(bias))?,
-            None => args.input.clone(),
+            Some((weight, bias)) => ops::linear(&input, weight, Some(bias))?,
+            None => input,
         };
         let layer = self.attention.forward(&x, past.first().and_then(Option::as_ref), &pass)?;
         let output = match config.kind {

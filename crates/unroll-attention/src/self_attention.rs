@@ -67,7 +67,8 @@ impl SelfAttentionConfig {
     }
 
     pub(crate) fn head_size(&self) -> usize {
-        self.hidden_size / self.num_heads
+        // None at all is refused when a model is built; its cost can be asked for all the same.
+        self.hidden_size / self.num_heads.max(1)
     }
 
     /// Which keys a query sees; `None` for linear attention, which has no keys left to see.

@@ -149,7 +149,8 @@ pub struct Transformer {
 
 impl Transformer {
     /// A stack with freshly initialised parameters under the names of PyTorch's
-    /// `TransformerEncoder` over `TransformerEncoderLayer(norm_first=True)`:
+    /// `TransformerEncoder` over `TransformerEncoderLayer(norm_first=True, activation="gelu")` (exact GELU; weights that
+    /// were trained with PyTorch's default, ReLU, have the same names and shapes, and give something else here):
     /// `layers.0.self_attn.in_proj_weight`, `layers.0.linear1.weight`, ..., `norm.weight`; before
     /// them `input_proj.weight`, `input_proj.bias` and `positions.weight`.
     ///
@@ -166,6 +167,7 @@ impl Transformer {
             blocks.push(Block::new(&block, config.attention(), &mut set, &prefix, context)?);
         }
         let norm = Norm::new(&mut set, "norm", config.hidden_size, context)?;
+        context.check_taken(&set)?;
         Ok(Self { config: config.clone(), embedding, blocks, norm, parameters: set })
     }
 }
@@ -221,7 +223,7 @@ impl SequenceModel for Transformer {
             let head_size = config.head_size();
             pass.rotation = Some(Rotation::new(steps, seq_len, head_size, dtype, device)?);
         }
-        let mut x = self.embedding.apply(args.input, steps)?;
+        let mut x = self.embedding.apply(&args.real_input()?, steps)?;
         let mut attention = Vec::new();
         let mut present = Vec::with_capacity(self.blocks.len());
         for (block, past) in self.blocks.iter().zip(&past) {

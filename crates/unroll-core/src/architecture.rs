@@ -1,5 +1,6 @@
 //! How architectures are listed, configured and built by name.
 
+use std::collections::BTreeSet;
 use std::marker::PhantomData;
 
 use candle_core::{DType, Device, Var};
@@ -72,6 +73,19 @@ impl BuildContext {
     pub fn frozen(&self, parameters: &ParameterSet) -> Self {
         let shared = Shared { parameters: parameters.clone(), prefix: String::new() };
         Self { shared: Some(shared), ..self.clone() }
+    }
+
+    /// What a model's constructor ends with: nothing that is [shared](Self::frozen) may be left over.
+    ///
+    /// # Errors
+    /// [`Error::NotTaken`] when the other model has parameters that this one does not.
+    pub fn check_taken(&self, parameters: &ParameterSet) -> Result<()> {
+        let Some(shared) = &self.shared else { return Ok(()) };
+        let taken: BTreeSet<&str> = parameters.iter().map(|p| p.name.as_str()).collect();
+        let all = shared.parameters.iter().map(|p| p.name.as_str());
+        let own = all.filter_map(|name| name.strip_prefix(shared.prefix.as_str()));
+        let names: Vec<String> = own.filter(|name| !taken.contains(name)).map(Into::into).collect();
+        if names.is_empty() { Ok(()) } else { Err(Error::NotTaken { names }) }
     }
 
     /// For a part of a model whose parameters are taken over with `prefix` before their names

@@ -91,6 +91,15 @@ pub enum Error {
         /// The model's parameters.
         known: Vec<String>,
     },
+    /// A model that shares the parameters of another one leaves some of them.
+    #[error(
+        "a model that shares parameters leaves {}: it needs the configuration of the model that they belong to",
+        quoted(names)
+    )]
+    NotTaken {
+        /// Parameters of the other model that this one does not have.
+        names: Vec<String>,
+    },
     /// A tensor holds NaN or infinity where finite numbers are needed.
     #[error(
         "tensor `{name}` holds {count} values that are not finite (first at flat index {first})"

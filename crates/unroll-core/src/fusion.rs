@@ -1,7 +1,10 @@
 //! The trait of models that read two sequences at once.
 
+use std::fmt;
+
 use candle_core::{DType, Device, Tensor};
 
+use crate::model::write_model;
 use crate::{Cost, Error, Form, Lengths, Mode, ParameterSet, Result};
 
 /// One of the two sequences.
@@ -91,5 +94,11 @@ pub trait FusionModel: Send + Sync {
     /// Device of the parameters.
     fn device(&self) -> &Device {
         self.parameters().device()
+    }
+}
+
+impl fmt::Debug for dyn FusionModel + '_ {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_model(f, "FusionModel", self.parameters())
     }
 }

@@ -5,11 +5,11 @@
 //! one product, with the same function that the cell's [`step`](crate::recurrent::Cell::step) uses: asking
 //! for them changes no output, and the fused form keeps its speed.
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::recurrent::{Cell, LayerArgs};
-use crate::{Error, Lengths, Result, ops};
+use crate::{Error, Result, ops};
 
 /// Which way a recurrent layer reads its sequences.
 #[derive(
@@ -147,6 +147,10 @@ pub(crate) fn of_layer<C: Cell>(
         ));
     }
     let memory = cell.memory_gate();
+    let hide_padding = |x: &Tensor| match args.lengths {
+        Some(lengths) => lengths.zero_padding(x),
+        None => Ok(x.clone()),
+    };
     let gates = C::GATE_NAMES.iter().zip(preactivations).enumerate();
     let gates = gates.map(|(index, (&name, preactivation))| {
         let preactivation = flip(&preactivation)?;
@@ -162,17 +166,9 @@ pub(crate) fn of_layer<C: Cell>(
             direction: if args.reverse { Direction::Reverse } else { Direction::Forward },
             name,
             keeps,
-            values: hide_padding(values, args.lengths)?,
-            preactivation: hide_padding(preactivation, args.lengths)?,
+            values: hide_padding(&values)?,
+            preactivation: hide_padding(&preactivation)?,
         })
     });
     gates.collect()
-}
-
-/// Zeros on padding, whatever stood there: a product with 0 would leave NaN and infinity.
-fn hide_padding(x: Tensor, lengths: Option<&Lengths>) -> Result<Tensor> {
-    let Some(lengths) = lengths else { return Ok(x) };
-    let seq_len = x.dim(1)?;
-    let real = lengths.mask(seq_len, DType::U8, x.device())?.unsqueeze(2)?;
-    Ok(real.broadcast_as(x.shape())?.where_cond(&x, &x.zeros_like()?)?)
 }

@@ -54,6 +54,16 @@ impl Lengths {
         Ok(Tensor::from_vec(values, (self.0.len(), seq_len), device)?.to_dtype(dtype)?)
     }
 
+    /// `x` `(B, T, F)` with zeros on padding, whatever stood there: a product with 0 would leave NaN and infinity.
+    pub fn zero_padding(&self, x: &Tensor) -> Result<Tensor> {
+        let seq_len = x.dim(1)?;
+        if self.0.iter().all(|&length| length == seq_len) {
+            return Ok(x.clone());
+        }
+        let real = self.mask(seq_len, DType::U8, x.device())?.unsqueeze(2)?;
+        Ok(real.broadcast_as(x.shape())?.where_cond(x, &x.zeros_like()?)?)
+    }
+
     /// `(B,)` of u32: the index of each sequence's last real step.
     pub fn last_indices(&self, device: &Device) -> Result<Tensor> {
         let last: Vec<u32> = self.0.iter().map(|&l| (l - 1) as u32).collect();

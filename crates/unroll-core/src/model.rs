@@ -1,5 +1,7 @@
 //! The trait that every architecture implements.
 
+use std::fmt;
+
 use candle_core::{D, DType, Device, Tensor};
 
 use crate::probe::ProbeLayout;
@@ -100,6 +102,15 @@ impl<'a> ForwardArgs<'a> {
         }
     }
 
+    /// The input with zeros on padding, whatever stood there: what a model reads, so that it matters to no output
+    /// and no gradient.
+    pub fn real_input(&self) -> Result<Tensor> {
+        match self.lengths {
+            Some(lengths) => lengths.zero_padding(self.input),
+            None => Ok(self.input.clone()),
+        }
+    }
+
     /// [`dims`](Self::dims), for an input that must be of the parameters' type and on their device: what a
     /// model's `forward` begins with.
     ///
@@ -110,9 +121,19 @@ impl<'a> ForwardArgs<'a> {
         input_size: usize,
         parameters: &ParameterSet,
     ) -> Result<(usize, usize, usize)> {
-        let dims = self.dims(input_size)?;
+        let (batch, seq_len, features) = self.dims(input_size)?;
         check_place("x", self.input, parameters)?;
-        Ok(dims)
+        for one in self.state.iter().flat_map(|state| state.tensors()) {
+            check_place(&format!("state `{}`", one.name), &one.tensor, parameters)?;
+        }
+        for probe in self.probe.iter().flat_map(|probe| probe.hidden.iter().chain(&probe.cell)) {
+            check_place("probe", probe, parameters)?;
+            if !probe.dims().starts_with(&[batch, seq_len]) {
+                let expected = format!("({batch}, {seq_len}, hidden size)");
+                return Err(Error::shape("probe", probe.dims(), expected));
+            }
+        }
+        Ok((batch, seq_len, features))
     }
 }
 
@@ -183,6 +204,9 @@ pub trait SequenceModel: Send + Sync {
 
     /// One step: input `(B, I)` to output `(B, output_size)` and the next state, without dropout.
     ///
+    /// Of a model whose parameters are variables, the next state holds the graph of all steps before it. A stream
+    /// without end needs a [frozen](crate::BuildContext::frozen) model, or `state.detach()` after each step.
+    ///
     /// # Errors
     /// [`Error::Unsupported`] when the model is not causal.
     fn step(&self, input: &Tensor, state: &State) -> Result<(Tensor, State)>;
@@ -235,6 +259,23 @@ pub trait SequenceModel: Send + Sync {
     }
 }
 
+impl fmt::Debug for dyn SequenceModel + '_ {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_model(f, "SequenceModel", self.parameters())
+    }
+}
+
+pub(crate) fn write_model(
+    f: &mut fmt::Formatter<'_>,
+    kind: &str,
+    parameters: &ParameterSet,
+) -> fmt::Result {
+    f.debug_struct(kind)
+        .field("parameters", &parameters.elements())
+        .field("dtype", &parameters.dtype())
+        .finish_non_exhaustive()
+}
+
 /// `(B, T, F)` to `(B, F)`: each sequence's last real step.
 pub fn last_step(output: &Tensor, lengths: Option<&Lengths>) -> Result<Tensor> {
     let (batch, seq_len, features) = output.dims3()?;
@@ -277,9 +318,10 @@ pub fn unroll_steps<M: SequenceModel + ?Sized>(
         Some(lengths) => Some(lengths.mask(seq_len, model.dtype(), model.device())?),
         None => None,
     };
+    let x = args.real_input()?;
     let mut outputs = Vec::with_capacity(seq_len);
     for t in 0..seq_len {
-        let input = args.input.narrow(1, t, 1)?.squeeze(1)?;
+        let input = x.narrow(1, t, 1)?.squeeze(1)?;
         let (mut output, mut next) = model.step(&input, &state)?;
         if let Some(mask) = &mask {
             let real = mask.narrow(1, t, 1)?;

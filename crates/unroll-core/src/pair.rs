@@ -1,8 +1,11 @@
 //! The trait of models that read one sequence and write another.
 
+use std::fmt;
+
 use candle_core::{DType, Device, Tensor};
 
-use crate::{Cost, Form, Lengths, Mode, ParameterSet, Result, State, StateTensor};
+use crate::model::write_model;
+use crate::{Cost, Error, Form, Lengths, Mode, ParameterSet, Result, State, StateTensor};
 
 /// Arguments of [`PairModel::forward`].
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +25,34 @@ pub struct PairArgs<'a> {
     pub form: Form,
     /// Whether to return the attention weights.
     pub attention: bool,
+}
+
+impl<'a> PairArgs<'a> {
+    /// The whole of both sequences, without dropout, in the fastest form.
+    pub fn new(source: &'a Tensor, target: &'a Tensor) -> Self {
+        Self {
+            source,
+            source_lengths: None,
+            target,
+            target_lengths: None,
+            mode: Mode::Eval,
+            form: Form::Auto,
+            attention: false,
+        }
+    }
+
+    /// Refuses sources and targets of different batches.
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn check_batches(&self) -> Result<()> {
+        let (source, target) = (self.source.dims3()?.0, self.target.dims3()?.0);
+        if source == target {
+            return Ok(());
+        }
+        let expected = format!("{source} sequences, as many as there are sources");
+        Err(Error::shape("target", self.target.dims(), expected))
+    }
 }
 
 /// Result of [`PairModel::forward`].
@@ -54,13 +85,18 @@ impl Encoded {
     /// # Errors
     /// When a row is not there.
     pub fn select(&self, rows: &Tensor) -> Result<Self> {
+        let (sources, steps, _) = self.states.dims3()?;
+        let chosen = rows.to_vec1::<u32>()?;
+        if let Some(row) = chosen.iter().find(|&&row| row as usize >= sources) {
+            return Err(Error::option("rows", format!("there is no row {row} of {sources}")));
+        }
         let lengths = match &self.lengths {
             Some(lengths) => {
                 let all = lengths.as_slice();
-                let chosen: Vec<usize> =
-                    rows.to_vec1::<u32>()?.iter().map(|&row| all[row as usize]).collect();
+                let of = |&row: &u32| all.get(row as usize).copied();
+                let chosen: Vec<usize> = chosen.iter().filter_map(of).collect();
                 let count = chosen.len();
-                Some(Lengths::new(chosen, count, self.states.dim(1)?)?)
+                Some(Lengths::new(chosen, count, steps)?)
             }
             None => None,
         };
@@ -139,5 +175,11 @@ pub trait PairModel: Send + Sync {
     /// Device of the parameters.
     fn device(&self) -> &Device {
         self.parameters().device()
+    }
+}
+
+impl fmt::Debug for dyn PairModel + '_ {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_model(f, "PairModel", self.parameters())
     }
 }

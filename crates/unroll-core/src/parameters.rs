@@ -110,6 +110,13 @@ impl ParameterSet {
         let (name, shape) = (name.into(), shape.into());
         if let Some(shared) = &context.shared {
             let var = shared.get(&name)?.clone();
+            if var.dtype() != self.dtype {
+                return Err(Error::Type {
+                    what: name,
+                    found: var.dtype(),
+                    expected: format!("{}, as the context says", self.dtype.as_str()),
+                });
+            }
             if var.shape() != &shape {
                 return Err(Error::shape(&name, var.dims(), format!("{:?}", shape.dims())));
             }
@@ -117,11 +124,22 @@ impl ParameterSet {
             self.parameters.push(Parameter { name, var, role });
             return Ok(tensor);
         }
-        // Values are drawn in f64 on the CPU; what was added before is there too, unless it is on a GPU.
-        let mut needed = memory::product(shape.dims()).saturating_mul(8);
-        if self.device.is_cpu() {
-            needed = needed
-                .saturating_add(memory::product(&[self.elements(), self.dtype.size_in_bytes()]));
+        context.init.validate()?;
+        if !self.dtype.is_float() {
+            return Err(Error::Type {
+                what: name,
+                found: self.dtype,
+                expected: "a floating-point type".into(),
+            });
+        }
+        // Values are drawn in f64 on the CPU. There, unless the model is on a GPU, is what was added before, and for a
+        // moment the parameter twice.
+        let element = self.dtype.size_in_bytes();
+        let on_cpu = self.device.is_cpu();
+        let drawn = (8 + if on_cpu { 2 * element } else { element }) as u128;
+        let mut needed = memory::product(shape.dims()).saturating_mul(drawn);
+        if on_cpu {
+            needed = needed.saturating_add(memory::product(&[self.elements(), element]));
         }
         memory::require(format!("a model with the parameter `{name}` {:?}", shape.dims()), needed)?;
         let stream = context.stream.child(&name);

@@ -11,7 +11,7 @@ use crate::parameters::{MemoryGate, Role};
 use crate::probe::ProbeLayout;
 use crate::{
     Cost, Error, Form, ForwardArgs, ForwardOutput, Mode, ParameterSet, Result, SequenceModel,
-    State, StateTensor, ops,
+    State, StateTensor, memory, ops,
 };
 
 pub use config::{STACK_OPTIONS, StackConfig};
@@ -137,6 +137,7 @@ impl<C: Cell> RecurrentStack<C> {
                 layers.push(LayerWeights { weight_ih, weight_hh, bias_ih, bias_hh });
             }
         }
+        context.check_taken(&parameters)?;
         Ok(Self { cell, config, layers, parameters })
     }
 
@@ -265,6 +266,12 @@ impl<C: Cell> SequenceModel for RecurrentStack<C> {
 
     fn zero_state(&self, batch: usize) -> Result<State> {
         let shape = (self.layers.len(), batch, self.config.hidden_size);
+        if self.device().is_cpu() {
+            let tensors = 1 + usize::from(C::HAS_CELL_STATE);
+            let element = self.dtype().size_in_bytes();
+            let bytes = memory::product(&[tensors, shape.0, shape.1, shape.2, element]);
+            memory::require(format!("the state of {batch} sequences"), bytes)?;
+        }
         let zeros = |name| -> Result<StateTensor> {
             Ok(StateTensor {
                 name,
@@ -318,8 +325,21 @@ impl<C: Cell> SequenceModel for RecurrentStack<C> {
             }
         };
         let initial = self.unpack_state(state, batch)?;
+        if let Some(probe) = args.probe {
+            let layout = self.probe_layout();
+            for (what, found, expected) in [
+                ("probe of hidden states", probe.hidden.len(), layout.hidden),
+                ("probe of cell states", probe.cell.len(), layout.cell),
+            ] {
+                // None at all asks nothing.
+                if found != 0 && found != expected {
+                    let expected = format!("{expected} tensors, one for each layer and direction");
+                    return Err(Error::shape(what, [found], expected));
+                }
+            }
+        }
         let directions = self.config.directions();
-        let mut below = args.input.clone();
+        let mut below = args.real_input()?;
         let mut last = Vec::with_capacity(self.layers.len());
         let mut form = "fused";
         let mut gates = Vec::new();

@@ -153,7 +153,10 @@ pub fn import_beside(
             });
         }
         check_finite(&parameter.name, tensor)?;
-        values.push(tensor.to_dtype(parameters.dtype())?.to_device(parameters.device())?);
+        let value = tensor.to_dtype(parameters.dtype())?;
+        // What was finite may be too large for the model's type.
+        check_finite(&parameter.name, &value)?;
+        values.push(value.to_device(parameters.device())?);
     }
     let known: BTreeSet<&str> = parameters.iter().map(|p| p.name.as_str()).collect();
     let rest = file.tensors.keys().filter(|name| !known.contains(name.as_str()) && !other(name));

@@ -9,7 +9,8 @@ use candle_core::{DType, Device, Tensor, Var};
 use common::{Case, assert_close, cases, max_difference, random, relative_error};
 use unroll_core::weights::{TensorFile, export, import};
 use unroll_core::{
-    BuildContext, Error, Form, ForwardArgs, Lengths, Mode, ParameterSet, SequenceModel, Stream,
+    BuildContext, Error, Form, ForwardArgs, Init, Lengths, Mode, ParameterSet, SequenceModel,
+    Stream,
 };
 
 const BATCH: usize = 3;
@@ -155,6 +156,50 @@ fn a_padded_batch_equals_its_sequences_alone() {
                 grads.get(x.as_tensor()).unwrap().broadcast_mul(&real.affine(-1.0, 1.0).unwrap());
             let leak = dx.unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f64>().unwrap();
             assert_eq!(leak, 0.0, "{what}: gradient at padding");
+        }
+    });
+}
+
+/// Not even what is no number. (`mha` answers padded steps, as PyTorch's layer does.)
+#[test]
+fn what_stands_on_padding_matters_to_nothing() {
+    let lengths = Lengths::new(vec![7, 3, 1], BATCH, STEPS).unwrap();
+    let real = lengths.mask(STEPS, DType::U8, &Device::Cpu).unwrap().unsqueeze(2).unwrap();
+    each(|case, model| {
+        if case.architecture.name() == "mha" {
+            return;
+        }
+        let x = input(case);
+        let real = real.broadcast_as(x.shape()).unwrap();
+        let with = |value: f64| {
+            let other = (x.ones_like().unwrap() * value).unwrap();
+            Var::from_tensor(&real.where_cond(&x, &other).unwrap()).unwrap()
+        };
+        let weight = random(&[BATCH, STEPS, model.output_size()], 13);
+        for form in [Form::Auto, Form::Reference] {
+            let run = |x: &Var| {
+                let lengths = Some(&lengths);
+                let args = ForwardArgs { lengths, form, ..ForwardArgs::new(x.as_tensor()) };
+                let output = model.forward(&args).unwrap().output;
+                let last = model.forward_last(&args).unwrap();
+                let loss = (&output * &weight).unwrap().sum_all().unwrap();
+                let grads = (loss + last.sum_all().unwrap()).unwrap().backward().unwrap();
+                let of = |tensor: &Tensor| grads.get(tensor).unwrap().clone();
+                let mut found = vec![output.detach(), last.detach(), of(x.as_tensor())];
+                found.extend(model.parameters().iter().map(|p| of(p.var.as_tensor())));
+                found
+            };
+            let expected = run(&with(0.0));
+            for value in [7.0, f64::NAN, f64::INFINITY] {
+                for (place, (a, b)) in expected.iter().zip(run(&with(value))).enumerate() {
+                    let bits = |x: &Tensor| -> Vec<u64> {
+                        let all = x.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+                        // Both zeros are the same number.
+                        all.iter().map(|x| (x + 0.0).to_bits()).collect()
+                    };
+                    assert_eq!(bits(a), bits(&b), "{case} {form:?} {value} {place}");
+                }
+            }
         }
     });
 }
@@ -322,6 +367,70 @@ fn parameters_that_are_shared_must_fit() {
         let wrong = build(&context.frozen(other.parameters()));
         assert!(matches!(wrong, Err(Error::Shape { .. })), "{case}: {wrong:?}");
         assert!(build(&context.frozen(model.parameters())).is_ok());
+        let single = BuildContext::cpu(DType::F32, 0).frozen(model.parameters());
+        assert!(matches!(build(&single), Err(Error::Type { .. })), "{case}");
+        // One layer of two.
+        let mut options = case.options.clone();
+        if options.insert("num_layers".into(), 2.into()).is_some()
+            || case.architecture.resolve(&options).is_err()
+        {
+            continue;
+        }
+        let deep = case.architecture.build(&options, &context).unwrap();
+        options.insert("num_layers".into(), 1.into());
+        let shallow = case.architecture.build(&options, &context.frozen(deep.parameters()));
+        let error = shallow.unwrap_err();
+        assert!(matches!(error, Error::NotTaken { .. }), "{case}: {error}");
+    }
+}
+
+#[test]
+fn states_and_probes_that_do_not_fit_are_typed_errors() {
+    each(|case, model| {
+        let x = input(case);
+        if model.is_causal() {
+            let twin = case.build(DType::F32);
+            let narrow = x.to_dtype(DType::F32).unwrap();
+            let state = twin.forward(&ForwardArgs::new(&narrow)).unwrap().state;
+            for form in [Form::Auto, Form::Reference] {
+                let args = ForwardArgs { state: Some(&state), form, ..ForwardArgs::new(&x) };
+                let error = model.forward(&args).unwrap_err();
+                assert!(matches!(error, Error::Type { .. }), "{case}: {error}");
+            }
+        }
+        let layout = model.probe_layout();
+        if layout.hidden == 0 {
+            return;
+        }
+        let zeros = |steps: usize, dtype| layout.zeros(BATCH, steps, dtype, &Device::Cpu).unwrap();
+        let mut few = zeros(STEPS, DType::F64);
+        few.hidden.push(few.hidden[0].clone());
+        let wrong = [few, zeros(STEPS - 1, DType::F64), zeros(STEPS, DType::F32)];
+        for (probe, form) in wrong.iter().flat_map(|p| [(p, Form::Auto), (p, Form::Reference)]) {
+            let args = ForwardArgs { probe: Some(probe), form, ..ForwardArgs::new(&x) };
+            let error = model.forward(&args).unwrap_err();
+            let typed = matches!(error, Error::Shape { .. } | Error::Type { .. });
+            assert!(typed, "{case} {form:?}: {error}");
+        }
+    });
+}
+
+#[test]
+fn initialisers_and_weights_that_are_no_numbers_are_refused() {
+    for case in cases() {
+        let init = Init { gain: f64::NAN, ..Init::default() };
+        let context = BuildContext { init, ..BuildContext::cpu(DType::F64, 0) };
+        let built = case.architecture.build(&case.options, &context);
+        assert!(matches!(built.unwrap_err(), Error::Option { .. }), "{case}");
+        let built = case.architecture.build(&case.options, &BuildContext::cpu(DType::U32, 0));
+        assert!(matches!(built.unwrap_err(), Error::Type { .. }), "{case}");
+        // Finite in f64, and not in f32.
+        let (wide, narrow) = (case.build(DType::F64), case.build(DType::F32));
+        let first = &wide.parameters().iter().next().unwrap().var;
+        first.set(&first.ones_like().unwrap().affine(1e300, 0.0).unwrap()).unwrap();
+        let file = export(wide.parameters()).unwrap();
+        let error = import(narrow.parameters(), &file).unwrap_err();
+        assert!(matches!(error, Error::NotFinite { .. }), "{case}: {error}");
     }
 }
 

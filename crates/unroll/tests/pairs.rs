@@ -4,13 +4,13 @@
 
 mod common;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use common::{assert_close, max_difference, random};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use unroll_core::pair::{PairArgs, PairModel, PairOutput};
 use unroll_core::weights::{export, import, import_beside};
-use unroll_core::{BuildContext, Form, Lengths, Mode, ParameterSet, Stream};
+use unroll_core::{BuildContext, Error, Form, Lengths, Mode, ParameterSet, Stream};
 use unroll_tasks::{
     AnswerScore, Baseline, Batch, Better, InputKind, Inputs, Metric, OtherMetric, PairInputs,
     Readout, Search, Split, TargetKind, Targets, Task,
@@ -478,6 +478,24 @@ fn answers_do_not_depend_on_how_a_split_is_cut() {
         assert_eq!(all.others, single.others);
         assert_eq!(all.others[0].value, 4.0);
         assert!((all.loss - single.loss).abs() < 1e-12);
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_a_typed_error() {
+    let (source, target) = inputs();
+    for (name, model) in models() {
+        let fewer = target.narrow(0, 0, BATCH - 1).unwrap().contiguous().unwrap();
+        let error = model.forward(&PairArgs::new(&source, &fewer)).unwrap_err();
+        assert!(matches!(&error, Error::Shape { what, .. } if what == "target"), "{name}: {error}");
+        let steps = source.dim(1).unwrap();
+        for lengths in [None, Some(lengths([steps; BATCH], steps))] {
+            let encoded = model.encode(&source, lengths.as_ref()).unwrap();
+            let rows = Tensor::new(&[0u32, BATCH as u32], &Device::Cpu).unwrap();
+            let error = encoded.select(&rows).unwrap_err();
+            assert!(matches!(error, Error::Option { .. }), "{name}: {error}");
+        }
+        assert!(format!("{model:?}").starts_with("PairModel"), "{model:?}");
     }
 }
 

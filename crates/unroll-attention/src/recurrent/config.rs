@@ -264,7 +264,10 @@ impl ModelConfig for RecurrentAttentionConfig {
             attention.validate()?;
         }
         if self.score != Score::Additive && self.query == Query::Previous {
-            return Err(Error::option("query", "this score asks with the current state"));
+            return Err(Error::option(
+                "query",
+                "this score asks with the current state: must be `current`",
+            ));
         }
         Ok(())
     }

@@ -74,6 +74,7 @@ impl RecurrentAttention {
             }
             Combine::Context => None,
         };
+        context.check_taken(&parameters)?;
         Ok(Self { config: config.clone(), base, attention, combine, parameters })
     }
 

@@ -46,6 +46,11 @@ pub fn of_sequences(architecture: &dyn Architecture, sizes: Sizes) -> Vec<Map<St
             json!({"bidirectional": true, "num_layers": 2, "dropout": 0.3}),
             json!({"bias": false}),
         ],
+        // Whatever else is recurrent.
+        _ if known.contains(&"bidirectional") => vec![
+            json!({"bidirectional": true, "num_layers": 2, "dropout": 0.3}),
+            json!({"bias": false}),
+        ],
         _ => Vec::new(),
     };
     own.iter().cloned().for_each(&mut add);
