@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-/// Largest vocabulary: a context of [`LONGEST_CONTEXT`] symbols is one number.
-pub(crate) const LARGEST_VOCABULARY: usize = 256;
+/// Largest vocabulary: a context of [`LONGEST_CONTEXT`] symbols, and the one after it, is one number.
+pub(crate) const LARGEST_VOCABULARY: usize = 1 << 16;
 const LONGEST_CONTEXT: usize = 7;
 
 /// What followed a context in the training text.
@@ -18,9 +18,9 @@ struct Followers {
 /// Counts of one order.
 #[derive(Default)]
 struct Counts {
-    followers: HashMap<u64, Followers>,
+    followers: HashMap<u128, Followers>,
     /// Of a context with the symbol after it.
-    continued: HashMap<u64, u32>,
+    continued: HashMap<u128, u32>,
 }
 
 /// Mean bits per symbol of `test` for n-grams of the orders `1..=orders`, counted in `train`; order 1 sees
@@ -70,13 +70,13 @@ fn count(train: &[u32], context: usize) -> Counts {
 }
 
 /// The `context` symbols before a position as one number; `None` where there are fewer.
-fn context_key(text: &[u32], at: usize, context: usize) -> Option<u64> {
+fn context_key(text: &[u32], at: usize, context: usize) -> Option<u128> {
     let symbols = &text[at.checked_sub(context)?..at];
     Some(symbols.iter().fold(0, |key, &symbol| extended(key, symbol)))
 }
 
-fn extended(key: u64, symbol: u32) -> u64 {
-    key << 8 | u64::from(symbol)
+fn extended(key: u128, symbol: u32) -> u128 {
+    key << 16 | u128::from(symbol)
 }
 
 #[cfg(test)]
@@ -102,6 +102,18 @@ mod tests {
         assert_eq!(bits_per_symbol(&[], &[3, 1, 2], 4, 3).unwrap(), [2.0; 3]);
         assert_eq!(bits_per_symbol(&[1], &[], 4, 3), None);
         assert_eq!(bits_per_symbol(&[1], &[1], 4, 9), None);
+    }
+
+    /// In a large vocabulary, as Chinese has it, no two contexts are one.
+    #[test]
+    fn numbers_of_symbols_change_nothing() {
+        let train: Vec<u32> = (0..400).map(|at| at * at % 7).collect();
+        let test: Vec<u32> = (0..60).map(|at| at * at * at % 7).collect();
+        let large = |text: &[u32]| -> Vec<u32> { text.iter().map(|s| 65_535 - 255 * s).collect() };
+        let vocabulary = LARGEST_VOCABULARY;
+        let found = bits_per_symbol(&large(&train), &large(&test), vocabulary, 8);
+        assert_eq!(found, bits_per_symbol(&train, &test, vocabulary, 8));
+        assert_eq!(bits_per_symbol(&train, &test, vocabulary + 1, 8), None);
     }
 
     proptest! {

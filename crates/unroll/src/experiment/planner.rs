@@ -39,6 +39,14 @@ const NAMED_AXES: [&str; 5] = ["arch", "device", "length", "seed", "task"];
 
 /// Option of a task that names its data: it goes into the name of the task and not into that of a series.
 const NAMED_SET: &str = "set";
+
+/// Option of tasks that read a user's file instead of their own.
+const OWN_FILE: &str = "file";
+
+/// Options of a task that change what is measured, and in which unit: where they are swept, each value is a
+/// task of its own name, and no series stands beside one of another value.
+const DATA: [&str; 2] = [OWN_FILE, "target"];
+
 /// Settings of the whole file that are axes by their plain names.
 const SETTING_AXES: [&str; 2] = ["dtype", "precision"];
 
@@ -245,10 +253,16 @@ impl Planner {
         let task_options =
             (entry.resolve)(&given).map_err(|error| self.task_error(&error, entry))?;
         let (length, fixed) = self.length(entry, &task_options, assignment)?;
-        let called = match task_options.get(NAMED_SET).and_then(Value::as_str) {
-            Some(set) => format!("{task_name} {set}"),
-            None => task_name.clone(),
-        };
+        let mut called = task_name.clone();
+        if let Some(set) = task_options.get(NAMED_SET).and_then(Value::as_str) {
+            called.push_str(&format!(" {set}"));
+        }
+        for option in DATA {
+            let axis = format!("task.{task_name}.{option}");
+            if let Some(value) = assignment.get(&axis).filter(|_| self.is_swept(&axis)) {
+                called.push_str(&format!(" {}", shown(value)));
+            }
+        }
         if let (true, Some(given)) = (fixed, self.number("length", assignment)?) {
             self.notes.length(&called, length, given);
         }
@@ -348,6 +362,11 @@ impl Planner {
         }
         let in_training = settings.gradient.while_training()
             && self.experiment.measure.contains(&TrialKind::Gradient);
+        // A task that was given a file reads none of its own; the file's hash is among its options.
+        let data = match task_options.contains_key(OWN_FILE) {
+            true => BTreeMap::new(),
+            false => self.data_hashes(entry)?,
+        };
         let spec = TrialSpec {
             algorithm: ALGORITHM,
             kind,
@@ -356,7 +375,7 @@ impl Planner {
             init: settings.init,
             task: task_name,
             task_options,
-            data: self.data_hashes(entry)?,
+            data,
             length,
             seed,
             dtype: settings.dtype,
@@ -391,19 +410,21 @@ impl Planner {
                 continue;
             }
             axes.insert(axis.clone(), value.clone());
-            if let ["task", _, NAMED_SET] = parts.as_slice() {
+            if let ["task", _, option] = parts.as_slice()
+                && (*option == NAMED_SET || DATA.contains(option))
+            {
                 continue;
             }
-            let swept = self.experiment.axes.get(axis).is_some_and(|values| values.len() > 1);
-            if swept {
-                let shown = match value {
-                    Value::String(text) => text.clone(),
-                    other => other.to_string(),
-                };
-                series.push_str(&format!(", {}={shown}", parts.last().unwrap_or(&"")));
+            if self.is_swept(axis) {
+                series.push_str(&format!(", {}={}", parts.last().unwrap_or(&""), shown(value)));
             }
         }
         (series, axes)
+    }
+
+    /// Whether an axis has more than one value.
+    fn is_swept(&self, axis: &str) -> bool {
+        self.experiment.axes.get(axis).is_some_and(|values| values.len() > 1)
     }
 
     /// Tasks from one sequence to another are for encoders and decoders, and those for nothing else. Two
@@ -551,7 +572,8 @@ impl Planner {
             unroll_tasks::Error::UnknownOption { option, known, .. } => {
                 (option.as_str(), Some(known))
             }
-            _ => ("", None),
+            // What is wrong in a file is told where the file is named.
+            _ => (OWN_FILE, None),
         };
         let mut at = self.origin(&["task", entry.name, option]);
         if !self.document.gives(&at) {
@@ -641,6 +663,14 @@ impl Planner {
             hashes.insert(file.to_owned(), self.hashes[file].clone());
         }
         Ok(hashes)
+    }
+}
+
+/// A value of an axis in a name.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
     }
 }
 
