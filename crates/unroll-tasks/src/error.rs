@@ -52,6 +52,20 @@ pub enum Error {
         /// What is wrong.
         message: String,
     },
+    /// A cell of a table has other content than expected.
+    #[error("data file {}, line {line}, column {column} (`{name}`): {message}", path.display())]
+    Cell {
+        /// The file.
+        path: PathBuf,
+        /// Line, counted from 1.
+        line: usize,
+        /// Column, counted from 1.
+        column: usize,
+        /// Name of the column.
+        name: String,
+        /// What is wrong and what would be right.
+        message: String,
+    },
 }
 
 impl Error {

@@ -4,8 +4,8 @@
 use crate::TaskEntry;
 use crate::pairs::{g2p, translation};
 use crate::real::{
-    digits, digits_seen_and_heard, electricity, fashion_mnist, japanese_vowels, mnist, pm25,
-    spoken_digits, text, text_classification, timeseries,
+    digits, digits_seen_and_heard, electricity, fashion_mnist, forecast, japanese_vowels, mnist,
+    pm25, spoken_digits, text, text_classification, timeseries,
 };
 use crate::synthetic::{adding, copy, formal, mqar, parity, selective_copy};
 
@@ -31,6 +31,7 @@ static REGISTRY: &[TaskEntry] = &[
     spoken_digits::ENTRY,
     digits_seen_and_heard::ENTRY,
     timeseries::ENTRY,
+    forecast::ENTRY,
     pm25::ENTRY,
     text::ENTRY,
     text_classification::ENTRY,

@@ -131,7 +131,9 @@ impl Score {
             }
             Metric::BitsPerCharacter { .. } => mean / LN_2,
             // Not of every number: the terms refuse it.
-            Metric::RootMeanSquaredErrorAt { .. } => f64::NAN,
+            Metric::RootMeanSquaredErrorAt { .. } | Metric::RootMeanSquaredErrorOf { .. } => {
+                f64::NAN
+            }
             Metric::MacroF1 => self.classes.macro_f1(),
             Metric::MeanSquaredError
             | Metric::Accuracy

@@ -1,5 +1,6 @@
 //! What a task is.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -172,7 +173,7 @@ pub enum Metric {
         /// Standard deviation that the target was divided by.
         scale: f64,
         /// Unit of the target.
-        unit: &'static str,
+        unit: Cow<'static, str>,
     },
     /// Root mean squared error of each sequence's last number: of several hours that are forecast, so many
     /// hours ahead.
@@ -182,14 +183,25 @@ pub enum Metric {
         /// Standard deviation that the target was divided by.
         scale: f64,
         /// Unit of the target.
-        unit: &'static str,
+        unit: Cow<'static, str>,
+    },
+    /// Root mean squared error of one of several targets, in its own unit.
+    RootMeanSquaredErrorOf {
+        /// Which number of an answer it is.
+        output: usize,
+        /// Name of the target.
+        name: String,
+        /// Standard deviation that the target was divided by.
+        scale: f64,
+        /// Unit of the target.
+        unit: Cow<'static, str>,
     },
     /// Mean absolute error in the target's own unit.
     MeanAbsoluteError {
         /// Standard deviation that the target was divided by.
         scale: f64,
         /// Unit of the target.
-        unit: &'static str,
+        unit: Cow<'static, str>,
     },
     /// Mean absolute error over that of a naive forecast on the training data (Hyndman & Koehler
     /// 2006): below 1 is better than it.
@@ -232,12 +244,14 @@ impl Metric {
     pub fn name(&self) -> String {
         match self {
             Self::MeanSquaredError => "MSE".into(),
-            Self::RootMeanSquaredError { unit: "", .. } => "RMSE".into(),
-            Self::RootMeanSquaredError { unit, .. } => format!("RMSE ({unit})"),
+            Self::RootMeanSquaredError { unit, .. } => with_unit("RMSE", unit),
             Self::RootMeanSquaredErrorAt { hours, unit, .. } => {
-                format!("RMSE at {hours} h ({unit})")
+                with_unit(&format!("RMSE at {hours} h"), unit)
             }
-            Self::MeanAbsoluteError { unit, .. } => format!("MAE ({unit})"),
+            Self::RootMeanSquaredErrorOf { name, unit, .. } => {
+                with_unit(&format!("RMSE of {name}"), unit)
+            }
+            Self::MeanAbsoluteError { unit, .. } => with_unit("MAE", unit),
             Self::MeanAbsoluteScaledError { .. } => "MASE".into(),
             Self::BitsPerCharacter { .. } => "bits per character".into(),
             Self::Accuracy => "accuracy".into(),
@@ -255,6 +269,10 @@ impl Metric {
             _ => Better::Lower,
         }
     }
+}
+
+fn with_unit(name: &str, unit: &str) -> String {
+    if unit.is_empty() { name.to_owned() } else { format!("{name} ({unit})") }
 }
 
 /// What is reached without a sequence model: always answering 1, repeating the last value, a ridge

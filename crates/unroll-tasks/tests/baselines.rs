@@ -171,6 +171,21 @@ fn pm25() {
     }
 }
 
+/// The last value of each window, under every metric, in a file of one column.
+#[test]
+fn forecast() {
+    for (horizon, metric) in [(1, "rmse"), (24, "mae"), (24, "mase")] {
+        let options = json!({ "horizon": horizon, "metric": metric, "eval_stride": 5 });
+        let task = task("forecast", 48, &options);
+        let found = play(task.as_ref(), |batch| {
+            let Inputs::Values(inputs) = &batch.inputs else { panic!("numbers expected") };
+            Answers::Values(inputs.chunks(batch.seq_len).map(|w| w[batch.seq_len - 1]).collect())
+        });
+        let expected = baseline(task.as_ref(), "persistence");
+        assert!((found - expected).abs() < 1e-3, "{metric} at {horizon}: {found}, {expected}");
+    }
+}
+
 /// The figures that the data folder's README gives, measured on splits like ours.
 #[test]
 fn images() {

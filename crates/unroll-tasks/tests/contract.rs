@@ -47,7 +47,7 @@ fn is_there(entry: &TaskEntry) -> bool {
 
 /// Whether examples are drawn at any length, and not read from files.
 fn is_synthetic(entry: &TaskEntry) -> bool {
-    entry.files.is_empty() && entry.name != "timeseries"
+    entry.files.is_empty() && !["timeseries", "forecast"].contains(&entry.name)
 }
 
 /// A length that the task takes: its own, or `length`.
@@ -296,6 +296,7 @@ fn names_options_and_files_are_consistent() {
         "spoken_digits",
         "digits_seen_and_heard",
         "timeseries",
+        "forecast",
         "pm25",
         "text",
         "text_classification",
@@ -315,10 +316,12 @@ fn names_options_and_files_are_consistent() {
             .map(|(doc, value)| (doc.name.to_owned(), value))
             .collect();
         let resolved = (entry.resolve)(&Map::new()).unwrap();
-        if let Some(hash) = listed.get_mut("data_hash") {
-            // That of the files, which only resolving reads.
-            assert_eq!(*hash, json!(""));
-            *hash = resolved["data_hash"].clone();
+        // What is in the files, which only resolving reads.
+        for (option, unread) in [("data_hash", json!("")), ("inputs", json!([]))] {
+            if let Some(value) = listed.get_mut(option).filter(|value| !value.is_null()) {
+                assert_eq!(*value, unread);
+                *value = resolved[option].clone();
+            }
         }
         // An option without a default is not there.
         listed.retain(|_, value| !value.is_null());
@@ -348,7 +351,15 @@ fn names_options_and_files_are_consistent() {
 fn wrong_lengths_are_errors_that_name_the_right_ones() {
     for entry in registry() {
         // One look-back step and a delay of 1 are short, but mean something.
-        let short = ["electricity", "pm25", "copy", "g2p", "translation", "text_classification"];
+        let short = [
+            "electricity",
+            "forecast",
+            "pm25",
+            "copy",
+            "g2p",
+            "translation",
+            "text_classification",
+        ];
         let shortest = if short.contains(&entry.name) { 1 } else { 2 };
         for length in (0..shortest).chain([usize::MAX, usize::MAX / 2]) {
             let options = Map::new();
@@ -399,6 +410,8 @@ fn wrong_options_are_errors_that_name_them() {
         ("pm25", json!({ "metric": "mape" }), "metric"),
         ("pm25", json!({ "eval_stride": 3 }), "eval_stride"),
         ("text", json!({ "eval_stride": 0 }), "eval_stride"),
+        ("text", json!({ "file": "" }), "file"),
+        ("text", json!({ "data_hash": "00" }), "data_hash"),
         ("text_classification", json!({ "min_count": 0 }), "min_count"),
         ("text_classification", json!({ "max_words": 0 }), "max_words"),
         ("timeseries", json!({ "train": " " }), "train"),
@@ -407,6 +420,9 @@ fn wrong_options_are_errors_that_name_them() {
         ("timeseries", json!({ "set": "GunPoint", "test": "own.ts" }), "test"),
         ("timeseries", json!({ "validation": 0.5 }), "validation"),
         ("timeseries", json!({ "data_hash": "00" }), "data_hash"),
+        ("forecast", json!({ "data_hash": "00" }), "data_hash"),
+        ("forecast", json!({ "target": "load" }), "target"),
+        ("forecast", json!({ "horizon": 0 }), "horizon"),
     ] {
         let entry = find(task).unwrap();
         let options = options(&given);

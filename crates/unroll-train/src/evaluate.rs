@@ -37,6 +37,8 @@ pub struct MetricTotals {
     characters: f64,
     /// Squared errors of each sequence's last number, and how many.
     last: [f64; 2],
+    /// Squared errors of each number of an answer.
+    outputs: Vec<f64>,
     classes: ClassCounts,
     weight: f64,
 }
@@ -53,6 +55,10 @@ impl MetricTotals {
                 matches!(metric, Metric::MeanSquaredError | Metric::RootMeanSquaredError { .. })
                     || is_absolute(metric)
                     || is_of_last(metric)
+                    || matches!((metric, task.target()), (
+                        Metric::RootMeanSquaredErrorOf { output, .. },
+                        TargetKind::Values { outputs },
+                    ) if *output < outputs)
             }
             TargetKind::Classes { .. } => {
                 is_of_classes(metric)
@@ -68,7 +74,22 @@ impl MetricTotals {
         }
         let (loss, right, absolute, characters, weight) = (0.0, 0.0, 0.0, 0.0, 0.0);
         let (classes, last) = (ClassCounts::default(), [0.0; 2]);
-        Ok(Self { metric, others, loss, right, absolute, characters, classes, last, weight })
+        let outputs = match task.target() {
+            TargetKind::Values { outputs } => vec![0.0; outputs],
+            TargetKind::Classes { .. } => Vec::new(),
+        };
+        Ok(Self {
+            metric,
+            others,
+            loss,
+            right,
+            absolute,
+            characters,
+            last,
+            outputs,
+            classes,
+            weight,
+        })
     }
 
     /// Takes in the answers `(N, O)` to a batch.
@@ -98,6 +119,14 @@ impl MetricTotals {
             for last in squares.chunks_exact(each.max(1)).filter_map(<[f64]>::last) {
                 self.last[0] += last;
                 self.last[1] += 1.0;
+            }
+        }
+        if let (TensorTargets::Values(values), true) = (&batch.targets, self.wants(is_of_output)) {
+            let squares = (answers - values)?.sqr()?.to_dtype(DType::F64)?.to_vec2::<f64>()?;
+            for (row, weight) in squares.iter().zip(&batch.weights) {
+                for (sum, square) in self.outputs.iter_mut().zip(row) {
+                    *sum += weight * square;
+                }
             }
         }
         if let (
@@ -144,6 +173,10 @@ impl MetricTotals {
             Metric::RootMeanSquaredErrorAt { scale, .. } => {
                 scale * (self.last[0] / self.last[1]).sqrt()
             }
+            Metric::RootMeanSquaredErrorOf { output, scale, .. } => {
+                let sum = self.outputs.get(*output).copied().unwrap_or(f64::NAN);
+                scale * (sum / self.weight).sqrt()
+            }
             Metric::MeanAbsoluteError { scale, .. } | Metric::MeanAbsoluteScaledError { scale } => {
                 scale * self.absolute / self.weight
             }
@@ -172,6 +205,11 @@ fn is_absolute(metric: &Metric) -> bool {
 /// Whether a metric is of the last number of each sequence.
 fn is_of_last(metric: &Metric) -> bool {
     matches!(metric, Metric::RootMeanSquaredErrorAt { .. })
+}
+
+/// Whether a metric is of one of several numbers.
+fn is_of_output(metric: &Metric) -> bool {
+    matches!(metric, Metric::RootMeanSquaredErrorOf { .. })
 }
 
 /// Metric and loss of a model on a split, without dropout. For another length than the trained one

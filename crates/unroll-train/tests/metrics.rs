@@ -108,8 +108,8 @@ fn errors_of_forecasts_are_those_of_scikit_learn() {
             .collect();
         let naive = naive.iter().sum::<f64>() / naive.len() as f64;
         for (metric, expected) in [
-            (Metric::RootMeanSquaredError { scale: 1.0, unit: "" }, case.rmse),
-            (Metric::MeanAbsoluteError { scale: 1.0, unit: "" }, case.mae),
+            (Metric::RootMeanSquaredError { scale: 1.0, unit: "".into() }, case.rmse),
+            (Metric::MeanAbsoluteError { scale: 1.0, unit: "".into() }, case.mae),
             (Metric::MeanAbsoluteScaledError { scale: 1.0 / naive }, case.mase),
         ] {
             let found = measured(&SmallTask::mean(), metric.clone(), pieces());

@@ -149,14 +149,14 @@ fn metrics_are_the_tasks_own() {
     let tasks = [
         SmallTask::mean(),
         SmallTask {
-            metric: Metric::RootMeanSquaredError { scale: 3.0, unit: "kW" },
+            metric: Metric::RootMeanSquaredError { scale: 3.0, unit: "kW".into() },
             ..SmallTask::mean()
         },
         SmallTask::previous(5),
         SmallTask { metric: Metric::MacroF1, ..SmallTask::previous(5) },
         SmallTask { metric: Metric::CrossEntropy, ..SmallTask::previous(5) },
         SmallTask {
-            metric: Metric::MeanAbsoluteError { scale: 3.0, unit: "kW" },
+            metric: Metric::MeanAbsoluteError { scale: 3.0, unit: "kW".into() },
             ..SmallTask::mean()
         },
         SmallTask { metric: Metric::MeanAbsoluteScaledError { scale: 0.5 }, ..SmallTask::mean() },
@@ -205,11 +205,53 @@ fn metrics_are_the_tasks_own() {
     }
 }
 
+/// Each target's error is that of its own number, and the task's that of all.
+#[test]
+fn errors_of_several_targets_are_told_apart() {
+    let options = serde_json::json!({
+        "file": "beijing_pm25_hourly.csv.gz", "target": ["TEMP", "pm2.5"], "inputs": "TEMP",
+        "eval_stride": 41,
+    });
+    let options = options.as_object().unwrap();
+    let request = unroll_tasks::TaskRequest { length: 4, seed: 1, options };
+    let task = (unroll_tasks::find("forecast").unwrap().build)(&request).unwrap();
+    let context = unroll_core::BuildContext::cpu(DType::F32, 3);
+    let model = TaskModel::build(task.as_ref(), &GRU, &self::options(9), None, &context).unwrap();
+    let found = evaluate(&model, task.as_ref(), Split::Test, 7).unwrap();
+    let mut errors = [0.0, 0.0];
+    let mut count = 0.0;
+    for batch in task.evaluation(Split::Test, 100) {
+        let answers = model.forward(&model.tensors(&batch).unwrap(), Mode::Eval).unwrap();
+        let Targets::Values(targets) = &batch.targets else { panic!("numbers") };
+        for (answer, target) in answers.to_vec2::<f32>().unwrap().iter().zip(targets.chunks(2)) {
+            for output in 0..2 {
+                errors[output] += f64::from(answer[output] - target[output]).powi(2);
+            }
+            count += 1.0;
+        }
+    }
+    let all = ((errors[0] + errors[1]) / (2.0 * count)).sqrt();
+    assert!((found.metric - all).abs() < 1e-5 * all, "{found:?}, not {all}");
+    let others = task.other_metrics();
+    for (output, name) in ["RMSE of TEMP", "RMSE of pm2.5"].into_iter().enumerate() {
+        let at = others.iter().position(|other| other.name() == name).unwrap();
+        let Metric::RootMeanSquaredErrorOf { scale, .. } = others[at] else { panic!("{name}") };
+        let expected = scale * (errors[output] / count).sqrt();
+        let value = found.others[at].value;
+        assert_eq!(found.others[at].name, name);
+        assert!((value - expected).abs() < 1e-5 * expected, "{name}: {value}, not {expected}");
+    }
+}
+
 #[test]
 fn metrics_that_do_not_fit_are_errors() {
-    let task = SmallTask { metric: Metric::Accuracy, ..SmallTask::mean() };
-    let model = build(&task, None);
-    assert!(matches!(evaluate(&model, &task, Split::Test, 7), Err(Error::Batch { .. })));
+    let second =
+        Metric::RootMeanSquaredErrorOf { output: 1, name: "b".into(), scale: 1.0, unit: "".into() };
+    for metric in [Metric::Accuracy, second] {
+        let task = SmallTask { metric, ..SmallTask::mean() };
+        let model = build(&task, None);
+        assert!(matches!(evaluate(&model, &task, Split::Test, 7), Err(Error::Batch { .. })));
+    }
 }
 
 proptest! {

@@ -1,4 +1,5 @@
-//! Ridge regression (Hoerl & Kennard 1970) onto the indicator of each class: a linear classifier.
+//! Ridge regression (Hoerl & Kennard 1970): of numbers, and onto the indicator of each class, which is a
+//! linear classifier.
 
 /// Examples of equal size with their classes.
 pub(crate) struct Examples<'a> {
@@ -15,15 +16,12 @@ pub(crate) fn ridge_accuracy(
     classes: usize,
     penalty: f64,
 ) -> Option<f64> {
-    let features = train.rows.first()?.len();
-    let weights = fit(train, features, classes, penalty)?;
+    let mark = |example: usize, value: f64, moments: &mut [f64]| {
+        moments[train.labels[example] as usize] += value;
+    };
+    let ridge = Ridge::fit(&train.rows, classes, penalty, mark)?;
     let right = test.rows.iter().zip(&test.labels).filter(|(row, label)| {
-        let mut answers = weights[features * classes..].to_vec();
-        for (&value, coefficients) in row.iter().zip(weights.chunks(classes)) {
-            for (answer, coefficient) in answers.iter_mut().zip(coefficients) {
-                *answer += f64::from(value) * coefficient;
-            }
-        }
+        let answers = ridge.answers(row);
         let best = (0..classes).max_by(|&a, &b| answers[a].total_cmp(&answers[b]));
         best == Some(**label as usize)
     });
@@ -31,31 +29,73 @@ pub(crate) fn ridge_accuracy(
     (!test.rows.is_empty()).then(|| right / test.rows.len() as f64)
 }
 
-/// Coefficients `(F + 1, C)` row by row, the intercepts last: the solution of the normal equations
-/// `(X^T X + penalty) W = X^T Y`. `None` when they have no unique solution.
-fn fit(examples: &Examples<'_>, features: usize, classes: usize, penalty: f64) -> Option<Vec<f64>> {
-    // The intercept is the coefficient of a feature that is always 1.
-    let order = features + 1;
-    let mut gram = vec![0.0; order * order];
-    let mut moments = vec![0.0; order * classes];
-    for (row, &label) in examples.rows.iter().zip(&examples.labels) {
-        let row: Vec<f64> = row.iter().map(|&value| f64::from(value)).chain([1.0]).collect();
-        for (i, &value) in row.iter().enumerate() {
-            // Most pixels of an image are 0.
-            if value != 0.0 {
-                moments[i * classes + label as usize] += value;
-                for (sum, other) in gram[i * order..].iter_mut().zip(&row[..=i]) {
-                    *sum += value * other;
+/// Linear maps from `F` features to some outputs.
+pub(crate) struct Ridge {
+    /// `(F + 1, outputs)` row by row, the intercepts last.
+    weights: Vec<f64>,
+    outputs: usize,
+}
+
+impl Ridge {
+    /// Regressions of `targets`, `outputs` for each row, on the rows. `penalty` weighs the squared
+    /// coefficients, not the intercepts. `None` without rows, or when there is no unique solution.
+    pub(crate) fn of_values(
+        rows: &[&[f32]],
+        targets: &[f64],
+        outputs: usize,
+        penalty: f64,
+    ) -> Option<Self> {
+        Self::fit(rows, outputs, penalty, |example, value, moments| {
+            let targets = &targets[example * outputs..(example + 1) * outputs];
+            for (moment, target) in moments.iter_mut().zip(targets) {
+                *moment += value * target;
+            }
+        })
+    }
+
+    /// The solution of the normal equations `(X^T X + penalty) W = X^T Y`; `add` adds a row of `Y`, times
+    /// a value, to a row of `X^T Y`.
+    fn fit(
+        rows: &[&[f32]],
+        outputs: usize,
+        penalty: f64,
+        add: impl Fn(usize, f64, &mut [f64]),
+    ) -> Option<Self> {
+        let features = rows.first()?.len();
+        // The intercept is the coefficient of a feature that is always 1.
+        let order = features + 1;
+        let mut gram = vec![0.0; order * order];
+        let mut moments = vec![0.0; order * outputs];
+        for (example, row) in rows.iter().enumerate() {
+            let row: Vec<f64> = row.iter().map(|&value| f64::from(value)).chain([1.0]).collect();
+            for (i, &value) in row.iter().enumerate() {
+                // Most pixels of an image are 0.
+                if value != 0.0 {
+                    add(example, value, &mut moments[i * outputs..(i + 1) * outputs]);
+                    for (sum, other) in gram[i * order..].iter_mut().zip(&row[..=i]) {
+                        *sum += value * other;
+                    }
                 }
             }
         }
+        for i in 0..features {
+            gram[i * order + i] += penalty;
+        }
+        cholesky(&mut gram, order)?;
+        solve(&gram, order, &mut moments, outputs);
+        Some(Self { weights: moments, outputs })
     }
-    for i in 0..features {
-        gram[i * order + i] += penalty;
+
+    /// The outputs of a row.
+    pub(crate) fn answers(&self, row: &[f32]) -> Vec<f64> {
+        let mut answers = self.weights[row.len() * self.outputs..].to_vec();
+        for (&value, coefficients) in row.iter().zip(self.weights.chunks(self.outputs)) {
+            for (answer, coefficient) in answers.iter_mut().zip(coefficients) {
+                *answer += f64::from(value) * coefficient;
+            }
+        }
+        answers
     }
-    cholesky(&mut gram, order)?;
-    solve(&gram, order, &mut moments, classes);
-    Some(moments)
 }
 
 /// Replaces the lower triangle of a symmetric matrix by its Cholesky factor `L`, `A = L L^T`.
@@ -124,7 +164,12 @@ mod tests {
             labels: vec![0, 1, 0, 1, 1, 0, 1],
         };
         let penalty = 0.3;
-        let weights = fit(&examples, 3, 2, penalty).unwrap();
+        let targets: Vec<f64> = examples
+            .labels
+            .iter()
+            .flat_map(|&label| [0, 1].map(|class| f64::from(u8::from(label == class))))
+            .collect();
+        let Ridge { weights, .. } = Ridge::of_values(&examples.rows, &targets, 2, penalty).unwrap();
         for class in 0..2 {
             let coefficient = |feature: usize| weights[feature * 2 + class];
             let mut gradient: Vec<f64> = (0..3).map(|j| penalty * coefficient(j)).collect();
@@ -139,6 +184,23 @@ mod tests {
             }
             assert!(gradient.iter().all(|g| g.abs() < 1e-12), "{gradient:?}");
         }
+    }
+
+    #[test]
+    fn a_linear_map_is_found() {
+        let rows: Vec<[f32; 2]> = (0..9u8).map(|i| [f32::from(i), f32::from(i * i % 5)]).collect();
+        let map = |row: &[f32; 2]| {
+            let [a, b] = row.map(f64::from);
+            [3.0 + 2.0 * a - b, 0.5 * b]
+        };
+        let targets: Vec<f64> = rows.iter().flat_map(map).collect();
+        let slices: Vec<&[f32]> = rows.iter().map(<[f32; 2]>::as_slice).collect();
+        let ridge = Ridge::of_values(&slices, &targets, 2, 1e-9).unwrap();
+        let row = [20.0, 7.0];
+        for (found, expected) in ridge.answers(&row).into_iter().zip(map(&row)) {
+            assert!((found - expected).abs() < 1e-6, "{found} for {expected}");
+        }
+        assert!(Ridge::of_values(&[], &[], 2, 1.0).is_none());
     }
 
     #[test]

@@ -11,6 +11,22 @@ use crate::{Error, Result};
 /// First bytes of a gzip file.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
+/// The bytes of a file, unpacked where they are gzip.
+///
+/// # Errors
+/// [`Error::MissingData`] when it cannot be opened, [`Error::Data`] when its first bytes cannot be read.
+fn open(path: &Path) -> Result<Box<dyn Read>> {
+    let file = File::open(path).map_err(|source| Error::missing(path, source))?;
+    unpacked(BufReader::new(file))
+        .map_err(|error| Error::data(path, 1, format!("cannot be read: {error}")))
+}
+
+/// Bytes, unpacked where they are gzip.
+pub(crate) fn unpacked<'a>(mut bytes: impl BufRead + 'a) -> std::io::Result<Box<dyn Read + 'a>> {
+    let packed = bytes.fill_buf()?.starts_with(&GZIP);
+    Ok(if packed { Box::new(MultiGzDecoder::new(bytes)) } else { Box::new(bytes) })
+}
+
 /// Calls `visit` with the number (from 1) and text of each line that is not blank.
 ///
 /// # Errors
@@ -20,14 +36,7 @@ pub(crate) fn for_each_line(
     path: &Path,
     mut visit: impl FnMut(usize, &str) -> Result<(), String>,
 ) -> Result<()> {
-    let file = File::open(path).map_err(|source| Error::missing(path, source))?;
-    let mut file = BufReader::new(file);
-    let start = file
-        .fill_buf()
-        .map_err(|error| Error::data(path, 1, format!("cannot be read: {error}")))?;
-    let bytes: Box<dyn Read> =
-        if start.starts_with(&GZIP) { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
-    let mut reader = BufReader::new(bytes);
+    let mut reader = BufReader::new(open(path)?);
     let mut text = String::new();
     let mut number = 0;
     loop {

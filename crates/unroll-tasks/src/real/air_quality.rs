@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::hourly::hour_of;
+use crate::data::calendar::hour_of;
 use crate::data::file::{finite, for_each_line};
 use crate::{Error, Result};
 

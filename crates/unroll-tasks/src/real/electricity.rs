@@ -8,11 +8,14 @@ use serde::{Deserialize, Serialize};
 use unroll_core::Stream;
 use unroll_core::architecture::OptionDoc;
 
+use super::forecasting::{
+    Reported, Scale, Windows, by_error, cuts, require_look_back, require_stride, seasonal_lag,
+    training_sample,
+};
 use super::hourly::Hourly;
 use crate::data::epochs::Epochs;
 use crate::data::locate;
 use crate::options::{self, TaskOptions, require_count};
-use crate::synthetic::EVALUATION_SEED;
 use crate::{
     Baseline, Batch, Error, InputKind, Inputs, Metric, Options, OwnAnswers, Readout, Result, Split,
     TargetKind, Targets, Task, TaskEntry, TaskRequest,
@@ -91,18 +94,7 @@ impl TaskOptions for ElectricityOptions {
 
     fn validate(&self) -> Result<()> {
         require_count("horizon", self.horizon, 1, 24 * 366)?;
-        require_count("eval_stride", self.eval_stride, 1, 1000)?;
-        if [2, 3, 7].iter().any(|&factor| self.eval_stride.is_multiple_of(factor)) {
-            return Err(Error::option(
-                "eval_stride",
-                format!(
-                    "{} shares a divisor with the 168 hours of the week and would leave some of \
-                     them out; take 1, 5, 11, 13 or the like",
-                    self.eval_stride
-                ),
-            ));
-        }
-        Ok(())
+        require_stride(self.eval_stride, SEASONS[1], "hours of the week")
     }
 }
 
@@ -121,19 +113,13 @@ fn build(request: &TaskRequest<'_>) -> Result<Box<dyn Task>> {
 /// before it validation. A window of a later split may look back into the earlier ones; a window of
 /// an earlier split never sees or forecasts a load of a later one.
 struct Electricity {
-    /// Steps that a model looks back.
-    length: usize,
-    features: usize,
     options: ElectricityOptions,
     /// Loads in the file's unit.
     load: Vec<f64>,
-    /// Mean and standard deviation of the training loads.
-    mean: f64,
-    std: f64,
-    /// Mean absolute error of repeating the day before on the training part.
-    naive: f64,
-    /// `(hours, F)` row by row: scaled load, then the calendar.
-    inputs: Vec<f32>,
+    /// Of the training loads.
+    scale: Scale,
+    /// Of the inputs of a step: scaled load, then the calendar.
+    windows: Windows,
     /// Hours whose load is forecast in each split.
     train: Range<usize>,
     validation: Range<usize>,
@@ -152,31 +138,16 @@ impl Electricity {
         options: ElectricityOptions,
     ) -> Result<Self> {
         let load = series.values.clone();
-        let (validation_start, test_start) = (load.len() * 7 / 10, load.len() * 8 / 10);
-        // The first forecast comes after `length` inputs and the horizon.
-        let longest = validation_start.saturating_sub(options.horizon);
-        if !(1..=longest).contains(&length) {
-            return Err(Error::option(
-                "length",
-                format!(
-                    "must lie in 1..={longest} (hours to look back within the {validation_start} \
-                     of the training split), not {length}"
-                ),
-            ));
-        }
+        let [validation_start, test_start] = cuts(load.len());
+        require_look_back(length, options.horizon, validation_start)?;
         let train = length + options.horizon - 1..validation_start;
-        let (mean, std) = mean_and_std(&load[..validation_start]);
-        let training = &load[..validation_start];
-        let day_before = training.iter().zip(training.iter().skip(SEASONS[0]));
-        let errors: Vec<f64> = day_before.map(|(before, now)| (now - before).abs()).collect();
-        let naive = errors.iter().sum::<f64>() / errors.len() as f64;
-        // NaN, of too few hours, is not above 0 either.
-        if !(std > 0.0 && naive > 0.0) {
-            return Err(Error::data(path, 0, "the load never changes"));
-        }
+        let training: Vec<Option<f64>> =
+            load[..validation_start].iter().copied().map(Some).collect();
+        let scale = Scale::fit(&training, SEASONS[0], UNIT)
+            .ok_or_else(|| Error::data(path, 0, "the load never changes"))?;
         let mut inputs = Vec::new();
         for (index, value) in load.iter().enumerate() {
-            inputs.push(((value - mean) / std) as f32);
+            inputs.push(scale.scaled(*value));
             if options.calendar {
                 for phase in [
                     f64::from(series.hour_of_day(index)) / 24.0,
@@ -188,25 +159,21 @@ impl Electricity {
             }
         }
         let validation = validation_start..test_start;
-        let sample_stream = Stream::new(EVALUATION_SEED, "task/electricity/train_sample");
-        let mut train_sample: Vec<usize> = sample_stream
-            .rng()
-            .distinct(validation.len().div_ceil(options.eval_stride), train.len())
-            .into_iter()
-            .map(|index| train.start + index)
-            .collect();
-        train_sample.sort_unstable();
+        let count = validation.len().div_ceil(options.eval_stride);
+        let sample = training_sample(ENTRY.name, count, train.len());
+        let train_sample = sample.into_iter().map(|index| train.start + index).collect();
         let epochs = Epochs::new(Stream::new(seed, "task/electricity/train"), train.len());
         Ok(Self {
-            length,
-            features: if options.calendar { 5 } else { 1 },
+            windows: Windows {
+                inputs,
+                features: if options.calendar { 5 } else { 1 },
+                length,
+                horizon: options.horizon,
+            },
             test: test_start..load.len(),
             options,
             load,
-            mean,
-            std,
-            naive,
-            inputs,
+            scale,
             train,
             validation,
             epochs,
@@ -225,14 +192,8 @@ impl Electricity {
         }
     }
 
-    /// Hours that the forecast for `hour` looks at.
-    fn window(&self, hour: usize) -> Range<usize> {
-        let end = hour + 1 - self.options.horizon;
-        end - self.length..end
-    }
-
     fn scaled(&self, hour: usize) -> f32 {
-        ((self.load[hour] - self.mean) / self.std) as f32
+        self.scale.scaled(self.load[hour])
     }
 
     fn forecasts_own(&self) -> bool {
@@ -241,13 +202,8 @@ impl Electricity {
 
     /// Windows whose forecasts end at these hours.
     fn batch(&self, hours: &[usize]) -> Batch {
-        let mut inputs = Vec::with_capacity(hours.len() * self.length * self.features);
-        let mut targets = Vec::with_capacity(hours.len());
-        for &hour in hours {
-            let window = self.window(hour);
-            inputs.extend_from_slice(
-                &self.inputs[window.start * self.features..window.end * self.features],
-            );
+        self.windows.batch(hours, |hour, targets| {
+            let window = self.windows.of(hour);
             match self.options.forecast {
                 Forecast::Point => targets.push(self.scaled(hour)),
                 Forecast::Direct => targets.extend((window.end..=hour).map(|h| self.scaled(h))),
@@ -256,30 +212,24 @@ impl Electricity {
                     targets.extend((window.start + 1..=window.end).map(|h| self.scaled(h)));
                 }
             }
-        }
-        Batch {
-            batch_size: hours.len(),
-            seq_len: self.length,
-            inputs: Inputs::Values(inputs),
-            targets: Targets::Values(targets),
-            weights: None,
-            lengths: None,
-            continues: false,
-        }
+        })
     }
 
     /// Windows that go on to the horizon: the calendar of each hour, without the loads that are to be
     /// forecast.
     fn continued(&self, hours: &[usize]) -> Batch {
-        let (steps, known) = (self.length + self.options.horizon - 1, self.length);
+        let known = self.windows.length;
+        let steps = known + self.options.horizon - 1;
         let (mut inputs, mut targets, mut weights) = (Vec::new(), Vec::new(), Vec::new());
         for &hour in hours {
-            let start = self.window(hour).start;
+            let start = self.windows.of(hour).start;
             for step in 0..steps {
-                let row = (start + step) * self.features;
-                // 0 is the mean of the training loads: nobody may read it.
-                inputs.push(if step < known { self.inputs[row] } else { 0.0 });
-                inputs.extend_from_slice(&self.inputs[row + 1..row + self.features]);
+                let row = inputs.len();
+                inputs.extend_from_slice(self.windows.at(start + step..start + step + 1));
+                if step >= known {
+                    // The mean of the training loads: nobody may read the load.
+                    inputs[row] = 0.0;
+                }
                 targets.push(self.scaled(start + step + 1));
                 weights.push(if step + 1 < known { 0.0 } else { 1.0 });
             }
@@ -309,14 +259,13 @@ impl Electricity {
             let origin = hour - horizon;
             ahead.clone().map(move |ahead| (origin + ahead, ahead))
         });
-        let squares: Option<Vec<f64>> = forecast
+        let errors: Option<Vec<f64>> = forecast
             .map(|(hour, ahead)| {
                 let before = hour.checked_sub(lag(ahead))?;
-                Some((self.load[hour] - self.load[before]).powi(2))
+                Some(self.load[hour] - self.load[before])
             })
             .collect();
-        let squares = squares?;
-        Some((squares.iter().sum::<f64>() / squares.len() as f64).sqrt())
+        Some(self.scale.of(Reported::Rmse, &errors?))
     }
 }
 
@@ -326,7 +275,7 @@ impl Task for Electricity {
     }
 
     fn input(&self) -> InputKind {
-        InputKind::Values { features: self.features }
+        InputKind::Values { features: self.windows.features }
     }
 
     fn target(&self) -> TargetKind {
@@ -342,39 +291,30 @@ impl Task for Electricity {
     }
 
     fn seq_len(&self) -> usize {
-        self.length
+        self.windows.length
     }
 
     fn metric(&self) -> Metric {
-        Metric::RootMeanSquaredError { scale: self.std, unit: UNIT }
+        self.scale.metric(Reported::Rmse)
     }
 
     fn other_metrics(&self) -> Vec<Metric> {
-        let mut others = vec![
-            Metric::MeanAbsoluteError { scale: self.std, unit: UNIT },
-            Metric::MeanAbsoluteScaledError { scale: self.std / self.naive },
-        ];
+        let mut others = self.scale.others(Reported::Rmse);
         if self.options.forecast != Forecast::Point {
             let hours = self.options.horizon;
-            others.push(Metric::RootMeanSquaredErrorAt { hours, scale: self.std, unit: UNIT });
+            let (scale, unit) = (self.scale.std, UNIT.into());
+            others.push(Metric::RootMeanSquaredErrorAt { hours, scale, unit });
         }
         others
     }
 
     fn baselines(&self) -> Vec<Baseline> {
-        // The load a season ago, or as many seasons as it takes to be known at the last input.
         let seasonal = SEASONS.map(|season| {
-            let error = self.lag_error(|ahead| season * ahead.div_ceil(season));
+            let error = self.lag_error(|ahead| seasonal_lag(season, ahead));
             (format!("seasonal, {season} h"), error)
         });
-        let mut baselines: Vec<Baseline> =
-            [("persistence".to_owned(), self.lag_error(|ahead| ahead))]
-                .into_iter()
-                .chain(seasonal)
-                .filter_map(|(name, value)| Some(Baseline { name, value: value?, fitted: false }))
-                .collect();
-        baselines.sort_by(|a, b| a.value.total_cmp(&b.value));
-        baselines
+        let persistence = ("persistence".to_owned(), self.lag_error(|ahead| ahead));
+        by_error([persistence].into_iter().chain(seasonal))
     }
 
     fn solved_at(&self) -> Option<f64> {
@@ -396,15 +336,8 @@ impl Task for Electricity {
     }
 
     fn own_answers(&self) -> Option<OwnAnswers> {
-        self.forecasts_own().then_some(OwnAnswers { from: self.length, feature: 0 })
+        self.forecasts_own().then_some(OwnAnswers { from: self.windows.length, feature: 0 })
     }
-}
-
-fn mean_and_std(values: &[f64]) -> (f64, f64) {
-    let count = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / count;
-    let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count;
-    (mean, variance.sqrt())
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::data::calendar::hour_of;
 use crate::data::file::{finite, for_each_line};
 use crate::{Error, Result};
 
@@ -69,37 +70,6 @@ fn hour(timestamp: &str) -> Result<i64, String> {
         }
         _ => Err(error()),
     }
-}
-
-/// Hours from 1970-01-01 00:00 to an hour (`0..24`) of a date (year, month, day), if there is such.
-pub(super) fn hour_of([year, month, day]: [i64; 3], hour: i64) -> Option<i64> {
-    let sound = (1..=9999).contains(&year)
-        && (1..=12).contains(&month)
-        && (1..=days_in_month(year, month)).contains(&day)
-        && (0..24).contains(&hour);
-    sound.then(|| 24 * days_from_epoch(year, month, day) + hour)
-}
-
-fn is_leap(year: i64) -> bool {
-    year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)
-}
-
-fn days_in_month(year: i64, month: i64) -> i64 {
-    match month {
-        2 if is_leap(year) => 29,
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    }
-}
-
-/// Days from 1970-01-01 to a date of the Gregorian calendar.
-fn days_from_epoch(year: i64, month: i64, day: i64) -> i64 {
-    // Leap days before a year, counted from year 1.
-    let leap_days = |year: i64| (year - 1) / 4 - (year - 1) / 100 + (year - 1) / 400;
-    let years = 365 * (year - 1970) + leap_days(year) - leap_days(1970);
-    let months: i64 = (1..month).map(|earlier| days_in_month(year, earlier)).sum();
-    years + months + day - 1
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ pub(crate) mod digits;
 pub(crate) mod digits_seen_and_heard;
 pub(crate) mod electricity;
 pub(crate) mod fashion_mnist;
+pub(crate) mod forecast;
+mod forecasting;
 mod hourly;
 mod images;
 pub(crate) mod japanese_vowels;

@@ -9,13 +9,17 @@ use unroll_core::Stream;
 use unroll_core::architecture::OptionDoc;
 
 use super::air_quality::{AirQuality, WEATHER, WINDS};
+use super::forecasting::{
+    Reported, Scale, Windows, by_error, cuts, filled, require_look_back, require_stride,
+    seasonal_lag, training_sample,
+};
+use super::scaling::{mean_and_std, or_one};
 use crate::data::epochs::Epochs;
 use crate::data::locate;
 use crate::options::{self, TaskOptions, require_count};
-use crate::synthetic::EVALUATION_SEED;
 use crate::{
-    Baseline, Batch, Error, InputKind, Inputs, Metric, Options, Readout, Result, Split, TargetKind,
-    Targets, Task, TaskEntry, TaskRequest,
+    Baseline, Batch, Error, InputKind, Metric, Options, Readout, Result, Split, TargetKind, Task,
+    TaskEntry, TaskRequest,
 };
 
 pub(crate) const ENTRY: TaskEntry = TaskEntry {
@@ -40,15 +44,6 @@ const YEAR: f64 = 365.2425;
 
 /// Numbers of a step: dust, whether it was missing, weather, wind, hour of the day and day of the year.
 const FEATURES: usize = 2 + WEATHER + WINDS.len() + 4;
-
-/// What is reported; models are trained on squared errors in any case.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Reported {
-    Rmse,
-    Mae,
-    Mase,
-}
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -82,16 +77,7 @@ impl TaskOptions for Pm25Options {
 
     fn validate(&self) -> Result<()> {
         require_count("horizon", self.horizon, 1, 24 * 366)?;
-        require_count("eval_stride", self.eval_stride, 1, 1000)?;
-        if [2, 3].iter().any(|&factor| self.eval_stride.is_multiple_of(factor)) {
-            let message = format!(
-                "{} shares a divisor with the 24 hours of the day and would leave some of them \
-                 out; take 1, 5, 7, 11 or the like",
-                self.eval_stride
-            );
-            return Err(Error::option("eval_stride", message));
-        }
-        Ok(())
+        require_stride(self.eval_stride, SEASON, "hours of the day")
     }
 }
 
@@ -112,19 +98,14 @@ fn build(request: &TaskRequest<'_>) -> Result<Box<dyn Task>> {
 /// measurement before them (before the first of all, the mean), and are marked. A window of a later
 /// split may look back into the earlier ones, never the other way round.
 struct Pm25 {
-    length: usize,
     options: Pm25Options,
     /// In µg/m³; `None` where it was not measured.
     dust: Vec<Option<f64>>,
     /// The last measurement at or before each hour; before the first, the training mean.
     filled: Vec<f64>,
-    /// Mean and standard deviation of the training measurements.
-    mean: f64,
-    std: f64,
-    /// Mean absolute error of repeating the day before on the training part.
-    naive: f64,
-    /// `(hours, F)` row by row.
-    inputs: Vec<f32>,
+    /// Of the training measurements.
+    scale: Scale,
+    windows: Windows,
     /// Hours that are forecast in each split.
     train: Vec<usize>,
     validation: Vec<usize>,
@@ -143,17 +124,8 @@ impl Pm25 {
         options: Pm25Options,
     ) -> Result<Self> {
         let dust: Vec<Option<f64>> = air.hours.iter().map(|hour| hour.pm25).collect();
-        let (validation_start, test_start) = (dust.len() * 7 / 10, dust.len() * 8 / 10);
-        let longest = validation_start.saturating_sub(options.horizon);
-        if !(1..=longest).contains(&length) {
-            return Err(Error::option(
-                "length",
-                format!(
-                    "must lie in 1..={longest} (hours to look back within the {validation_start} \
-                     of the training split), not {length}"
-                ),
-            ));
-        }
+        let [validation_start, test_start] = cuts(dust.len());
+        require_look_back(length, options.horizon, validation_start)?;
         let measured = |hours: Range<usize>| -> Vec<usize> {
             hours.filter(|&hour| dust[hour].is_some()).collect()
         };
@@ -167,81 +139,41 @@ impl Pm25 {
                 return Err(Error::data(path, 0, message));
             }
         }
-        let (mean, std) = mean_and_std(dust[..validation_start].iter().copied().flatten());
-        let naive = naive_error(&dust[..validation_start]);
-        if !(std > 0.0 && naive > 0.0) {
-            return Err(Error::data(path, 0, "the dust never changes"));
-        }
-        let filled: Vec<f64> = dust
-            .iter()
-            .scan(mean, |last, value| {
-                *last = value.unwrap_or(*last);
-                Some(*last)
-            })
-            .collect();
-        let mut train_sample: Vec<usize> = Stream::new(EVALUATION_SEED, "task/pm25/train_sample")
-            .rng()
-            .distinct(validation.len(), train.len())
-            .into_iter()
-            .map(|index| train[index])
-            .collect();
-        train_sample.sort_unstable();
-        Ok(Self {
+        let scale = Scale::fit(&dust[..validation_start], SEASON, UNIT)
+            .ok_or_else(|| Error::data(path, 0, "the dust never changes"))?;
+        let filled: Vec<f64> = filled(&dust, scale.mean).collect();
+        let sample = training_sample(ENTRY.name, validation.len(), train.len());
+        let windows = Windows {
+            inputs: inputs(air, &filled, &scale, validation_start),
+            features: FEATURES,
             length,
-            inputs: inputs(air, &filled, (mean, std), validation_start),
+            horizon: options.horizon,
+        };
+        Ok(Self {
+            windows,
             epochs: Epochs::new(Stream::new(seed, "task/pm25/train"), train.len()),
             options,
             dust,
             filled,
-            mean,
-            std,
-            naive,
+            scale,
+            train_sample: sample.into_iter().map(|index| train[index]).collect(),
             train,
             validation,
             test,
-            train_sample,
         })
     }
 
     fn batch(&self, hours: &[usize]) -> Batch {
-        let mut inputs = Vec::with_capacity(hours.len() * self.length * FEATURES);
-        let mut targets = Vec::with_capacity(hours.len());
-        for &hour in hours {
-            let end = hour + 1 - self.options.horizon;
-            inputs.extend_from_slice(&self.inputs[(end - self.length) * FEATURES..end * FEATURES]);
-            // Only measured hours are forecast, and a measurement is what fills its own hour.
-            targets.push(((self.filled[hour] - self.mean) / self.std) as f32);
-        }
-        Batch {
-            batch_size: hours.len(),
-            seq_len: self.length,
-            inputs: Inputs::Values(inputs),
-            targets: Targets::Values(targets),
-            weights: None,
-            lengths: None,
-            continues: false,
-        }
-    }
-
-    fn reported(&self, metric: Reported) -> Metric {
-        match metric {
-            Reported::Rmse => Metric::RootMeanSquaredError { scale: self.std, unit: UNIT },
-            Reported::Mae => Metric::MeanAbsoluteError { scale: self.std, unit: UNIT },
-            Reported::Mase => Metric::MeanAbsoluteScaledError { scale: self.std / self.naive },
-        }
+        // Only measured hours are forecast, and a measurement is what fills its own hour.
+        self.windows
+            .batch(hours, |hour, targets| targets.push(self.scale.scaled(self.filled[hour])))
     }
 
     /// The metric on the evaluated test hours of a rule that forecasts an hour.
     fn error_of(&self, forecast: impl Fn(usize) -> Option<f64>) -> Option<f64> {
         let errors: Option<Vec<f64>> =
             self.test.iter().map(|&hour| Some(forecast(hour)? - self.dust[hour]?)).collect();
-        let errors = errors?;
-        let mean = |of: fn(&f64) -> f64| errors.iter().map(of).sum::<f64>() / errors.len() as f64;
-        Some(match self.options.metric {
-            Reported::Rmse => mean(|error| error * error).sqrt(),
-            Reported::Mae => mean(|error| error.abs()),
-            Reported::Mase => mean(|error| error.abs()) / self.naive,
-        })
+        Some(self.scale.of(self.options.metric, &errors?))
     }
 }
 
@@ -263,36 +195,25 @@ impl Task for Pm25 {
     }
 
     fn seq_len(&self) -> usize {
-        self.length
+        self.windows.length
     }
 
     fn metric(&self) -> Metric {
-        self.reported(self.options.metric)
+        self.scale.metric(self.options.metric)
     }
 
     fn other_metrics(&self) -> Vec<Metric> {
-        let all = [Reported::Rmse, Reported::Mae, Reported::Mase].into_iter();
-        all.filter(|&other| other != self.options.metric)
-            .map(|other| self.reported(other))
-            .collect()
+        self.scale.others(self.options.metric)
     }
 
     fn baselines(&self) -> Vec<Baseline> {
         let horizon = self.options.horizon;
         let lag = |lag: usize| self.error_of(|hour| Some(self.filled[hour.checked_sub(lag)?]));
-        // The dust a day ago, or as many days as it takes to be known at the last input.
-        let mut baselines: Vec<Baseline> = [
-            ("persistence", lag(horizon)),
-            ("seasonal, 24 h", lag(SEASON * horizon.div_ceil(SEASON))),
-            ("training mean", self.error_of(|_| Some(self.mean))),
-        ]
-        .into_iter()
-        .filter_map(|(name, value)| {
-            Some(Baseline { name: name.into(), value: value?, fitted: false })
-        })
-        .collect();
-        baselines.sort_by(|a, b| a.value.total_cmp(&b.value));
-        baselines
+        by_error([
+            ("persistence".into(), lag(horizon)),
+            ("seasonal, 24 h".into(), lag(seasonal_lag(SEASON, horizon))),
+            ("training mean".into(), self.error_of(|_| Some(self.scale.mean))),
+        ])
     }
 
     fn solved_at(&self) -> Option<f64> {
@@ -316,15 +237,14 @@ impl Task for Pm25 {
 }
 
 /// All steps, `(hours, F)` row by row; scaled by the hours before `train_end`.
-fn inputs(air: &AirQuality, filled: &[f64], (mean, std): (f64, f64), train_end: usize) -> Vec<f32> {
+fn inputs(air: &AirQuality, filled: &[f64], scale: &Scale, train_end: usize) -> Vec<f32> {
     let weather: [(f64, f64); WEATHER] = std::array::from_fn(|column| {
         let (mean, std) = mean_and_std(air.hours[..train_end].iter().map(|h| h.weather[column]));
-        // Weather that never changes says nothing, at any scale.
-        (mean, if std > 0.0 { std } else { 1.0 })
+        (mean, or_one(std))
     });
     let mut inputs = Vec::with_capacity(air.hours.len() * FEATURES);
     for (index, (hour, dust)) in air.hours.iter().zip(filled).enumerate() {
-        inputs.push(((dust - mean) / std) as f32);
+        inputs.push(scale.scaled(*dust));
         inputs.push(f32::from(u8::from(hour.pm25.is_none())));
         let scaled = hour.weather.iter().zip(weather);
         inputs.extend(scaled.map(|(value, (mean, std))| ((value - mean) / std) as f32));
@@ -336,24 +256,6 @@ fn inputs(air: &AirQuality, filled: &[f64], (mean, std): (f64, f64), train_end: 
         }
     }
     inputs
-}
-
-fn mean_and_std(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
-    let count = values.clone().count().max(1) as f64;
-    let mean = values.clone().sum::<f64>() / count;
-    let variance = values.map(|value| (value - mean).powi(2)).sum::<f64>() / count;
-    (mean, variance.sqrt())
-}
-
-/// Mean absolute difference between hours a season apart, where both were measured.
-fn naive_error(dust: &[Option<f64>]) -> f64 {
-    let later = dust.iter().skip(SEASON);
-    let differences: Vec<f64> = dust
-        .iter()
-        .zip(later)
-        .filter_map(|(a, b)| Some((b.as_ref()? - a.as_ref()?).abs()))
-        .collect();
-    differences.iter().sum::<f64>() / differences.len().max(1) as f64
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use unroll_core::architecture::OptionDoc;
 
 use self::corpus::Corpus;
 use self::streams::{Pass, Rows};
-use crate::data::locate;
+use crate::data::own;
 use crate::options::{self, TaskOptions, require_count};
 use crate::synthetic::EVALUATION_SEED;
 use crate::{
@@ -23,10 +23,11 @@ use crate::{
 
 pub(crate) const ENTRY: TaskEntry = TaskEntry {
     name: "text",
-    summary: "next character or token of an English text (World English Bible), T of them at a time",
+    summary: "next character or token of an English text (World English Bible) or of a file of your own, T of \
+              them at a time",
     options: options::list::<TextOptions>,
     fixed_length,
-    resolve: options::resolve::<TextOptions>,
+    resolve,
     build,
     files: &[FILE],
 };
@@ -67,6 +68,11 @@ struct TextOptions {
     vocabulary_size: usize,
     state: WindowState,
     eval_stride: usize,
+    // Not written when it is not given: trials of the bundled text keep their identity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    data_hash: String,
 }
 
 impl Default for TextOptions {
@@ -76,6 +82,8 @@ impl Default for TextOptions {
             vocabulary_size: 1000,
             state: WindowState::default(),
             eval_stride: 1,
+            file: None,
+            data_hash: String::new(),
         }
     }
 }
@@ -98,6 +106,13 @@ impl TaskOptions for TextOptions {
             help: "models are evaluated on every n-th window of a split; baselines are measured on all of \
                    the test split",
         },
+        OptionDoc {
+            name: "file",
+            help: "path of a text of your own (UTF-8, or gzip), from the current directory, else within the \
+                   data folder: the first 85 % of its characters are learned from, the last 10 % are the \
+                   test",
+        },
+        own::HASH,
     ];
 
     fn validate(&self) -> Result<()> {
@@ -108,8 +123,26 @@ impl TaskOptions for TextOptions {
             let message = "must be 1 with carried states: each window goes on from the one before";
             return Err(Error::option("eval_stride", message));
         }
-        Ok(())
+        match &self.file {
+            Some(file) if file.trim().is_empty() => {
+                Err(Error::option("file", "must be the path of a text"))
+            }
+            None if !self.data_hash.is_empty() => {
+                Err(Error::option("data_hash", "is that of `file`, which is not given"))
+            }
+            _ => Ok(()),
+        }
     }
+}
+
+fn resolve(given: &Options) -> Result<Options> {
+    let mut options: TextOptions = options::parse(given)?;
+    if let Some(file) = &options.file {
+        let hash = own::hash(&[file])?;
+        own::check(&[file], &hash, &options.data_hash)?;
+        options.data_hash = hash;
+    }
+    options::to_map(&options)
 }
 
 fn fixed_length(given: &Options) -> Result<Option<usize>> {
@@ -119,7 +152,7 @@ fn fixed_length(given: &Options) -> Result<Option<usize>> {
 
 fn build(request: &TaskRequest<'_>) -> Result<Box<dyn Task>> {
     let options: TextOptions = options::parse(request.options)?;
-    let corpus = corpus::load(&locate(FILE), &options)?;
+    let corpus = corpus::load(&options)?;
     Ok(Box::new(Text::new(corpus, request.length, request.seed, options)?))
 }
 

@@ -1,6 +1,6 @@
 //! Classification of any time series in the format of the UEA and UCR archives.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use unroll_core::Stream;
@@ -12,7 +12,7 @@ use crate::baseline::series::{nearest_neighbour, nearest_neighbour_cost, ridge_w
 use crate::data::labelled::{LabelledSequences, LabelledTask};
 use crate::data::sets::{self, DataSet};
 use crate::data::split::{Splits, stratified};
-use crate::data::{SeriesFile, locate};
+use crate::data::{SeriesFile, own};
 use crate::options::{self, TaskOptions, require_fixed_length};
 use crate::synthetic::EVALUATION_SEED;
 use crate::{Baseline, Error, Options, Result, Task, TaskEntry, TaskRequest};
@@ -69,11 +69,7 @@ impl TaskOptions for TimeseriesOptions {
             name: "validation",
             help: "share of each class of the training file that becomes the validation split",
         },
-        OptionDoc {
-            name: "data_hash",
-            help: "BLAKE3 of the contents of both files; filled in when an experiment is planned, \
-                   so that it is part of a trial's identity; other contents are then an error",
-        },
+        own::HASH,
         OptionDoc {
             name: "set",
             help: "a set of the UCR archive by its name, instead of files: `unroll data list` shows \
@@ -135,16 +131,8 @@ impl TimeseriesOptions {
         }
     }
 
-    /// Hash of the contents of both files.
-    fn hash(&self) -> Result<String> {
-        let mut hasher = blake3::Hasher::new();
-        for file in [&self.train, &self.test] {
-            let path = find(file);
-            let bytes = std::fs::read(&path).map_err(|source| missing(file, &path, source))?;
-            hasher.update(&(bytes.len() as u64).to_le_bytes());
-            hasher.update(&bytes);
-        }
-        Ok(hasher.finalize().to_hex()[..32].to_owned())
+    fn files(&self) -> [&str; 2] {
+        [&self.train, &self.test]
     }
 
     /// Checks that the files are those that the experiment was planned with.
@@ -152,53 +140,28 @@ impl TimeseriesOptions {
         if self.data_hash.is_empty() {
             return Ok(());
         }
-        let found = self.hash()?;
-        if found != self.data_hash {
-            let message = format!(
-                "`{}` and `{}` have the hash {found}, where {} is expected: they have changed",
-                self.train, self.test, self.data_hash
-            );
-            return Err(Error::option("data_hash", message));
-        }
-        Ok(())
+        own::check(&self.files(), &own::hash(&self.files())?, &self.data_hash)
     }
-}
-
-/// A file of one's own is looked for as it is named before it is within the data folders.
-fn missing(file: &str, path: &Path, source: std::io::Error) -> Error {
-    let mut error = Error::missing(path, source);
-    if let Error::MissingData { searched, .. } = &mut error
-        && let here = std::path::absolute(file).unwrap_or_else(|_| file.into())
-        && !searched.contains(&here)
-    {
-        searched.insert(0, here);
-    }
-    error
-}
-
-/// The path as given if there is such a file, else within the data folder.
-fn find(file: &str) -> PathBuf {
-    let path = Path::new(file);
-    if path.is_file() { path.to_owned() } else { locate(file) }
 }
 
 fn resolve(given: &Options) -> Result<Options> {
     let mut options = TimeseriesOptions::parse(given)?;
-    options.check_hash()?;
-    options.data_hash = options.hash()?;
+    let hash = own::hash(&options.files())?;
+    own::check(&options.files(), &hash, &options.data_hash)?;
+    options.data_hash = hash;
     options::to_map(&options)
 }
 
 fn fixed_length(given: &Options) -> Result<Option<usize>> {
     let options = TimeseriesOptions::parse(given)?;
-    let files = Files::read(&find(&options.train), &find(&options.test))?;
+    let files = Files::read(&own::find(&options.train), &own::find(&options.test))?;
     Ok(Some(files.longest()))
 }
 
 fn build(request: &TaskRequest<'_>) -> Result<Box<dyn Task>> {
     let options = TimeseriesOptions::parse(request.options)?;
     options.check_hash()?;
-    let files = Files::read(&find(&options.train), &find(&options.test))?;
+    let files = Files::read(&own::find(&options.train), &own::find(&options.test))?;
     require_fixed_length(request.length, files.longest(), "the longest series of both files")?;
     let (sequences, splits) = files.cut(options.validation)?;
     let baselines =

@@ -41,6 +41,14 @@ pub(super) const NAMED_AXES: [&str; 5] = ["arch", "device", "length", "seed", "t
 
 /// Option of a task that names its data: it goes into the name of the task and not into that of a series.
 const NAMED_SET: &str = "set";
+
+/// Option of tasks that read a user's file instead of their own.
+const OWN_FILE: &str = "file";
+
+/// Options of a task that change what is measured, and in which unit: where they are swept, each value is a
+/// task of its own name, and no series stands beside one of another value.
+const DATA: [&str; 2] = [OWN_FILE, "target"];
+
 /// Settings of the whole file that are axes by their plain names.
 pub(super) const SETTING_AXES: [&str; 2] = ["dtype", "precision"];
 
@@ -235,10 +243,16 @@ impl Planner {
         let task_options =
             (entry.resolve)(&given).map_err(|error| self.task_error(&error, entry))?;
         let (length, fixed) = self.length(entry, &task_options, assignment)?;
-        let called = match task_options.get(NAMED_SET).and_then(Value::as_str) {
-            Some(set) => format!("{task_name} {set}"),
-            None => task_name.clone(),
-        };
+        let mut called = task_name.clone();
+        if let Some(set) = task_options.get(NAMED_SET).and_then(Value::as_str) {
+            called.push_str(&format!(" {set}"));
+        }
+        for option in DATA {
+            let axis = format!("task.{task_name}.{option}");
+            if let Some(value) = assignment.get(&axis).filter(|_| self.is_swept(&axis)) {
+                called.push_str(&format!(" {}", shown(value)));
+            }
+        }
         if let (true, Some(given)) = (fixed, self.number("length", assignment)?) {
             self.notes.length(&called, length, given);
         }
@@ -341,6 +355,11 @@ impl Planner {
         }
         let in_training = settings.gradient.while_training()
             && self.experiment.measure.contains(&TrialKind::Gradient);
+        // A task that was given a file reads none of its own; the file's hash is among its options.
+        let data = match task_options.contains_key(OWN_FILE) {
+            true => BTreeMap::new(),
+            false => self.data_hashes(entry)?,
+        };
         let spec = TrialSpec {
             algorithm: ALGORITHM,
             kind,
@@ -349,7 +368,7 @@ impl Planner {
             init: settings.init,
             task: task_name,
             task_options,
-            data: self.data_hashes(entry)?,
+            data,
             length,
             seed,
             dtype: settings.dtype,
@@ -390,19 +409,21 @@ impl Planner {
                 continue;
             }
             axes.insert(axis.clone(), value.clone());
-            if let ["task", _, NAMED_SET] = parts.as_slice() {
+            if let ["task", _, option] = parts.as_slice()
+                && (*option == NAMED_SET || DATA.contains(option))
+            {
                 continue;
             }
-            let swept = self.experiment.axes.get(axis).is_some_and(|values| values.len() > 1);
-            if swept {
-                let shown = match value {
-                    Value::String(text) => text.clone(),
-                    other => other.to_string(),
-                };
-                series.push_str(&format!(", {}={shown}", parts.last().unwrap_or(&"")));
+            if self.is_swept(axis) {
+                series.push_str(&format!(", {}={}", parts.last().unwrap_or(&""), shown(value)));
             }
         }
         (series, axes)
+    }
+
+    /// Whether an axis has more than one value.
+    fn is_swept(&self, axis: &str) -> bool {
+        self.experiment.axes.get(axis).is_some_and(|values| values.len() > 1)
     }
 
     /// Tasks from one sequence to another are for encoders and decoders, and those for nothing else. Two
@@ -550,12 +571,14 @@ impl Planner {
             unroll_tasks::Error::UnknownOption { option, known, .. } => {
                 (option.as_str(), Some(known))
             }
-            _ => ("", None),
+            // What is wrong in a file is told where the file is named.
+            _ => (OWN_FILE, None),
         };
         // A file that cannot be read or holds something else was named by an option.
         let file = match error {
             unroll_tasks::Error::MissingData { path, .. }
-            | unroll_tasks::Error::Data { path, .. } => self.option_of_file(entry.name, path),
+            | unroll_tasks::Error::Data { path, .. }
+            | unroll_tasks::Error::Cell { path, .. } => self.option_of_file(entry.name, path),
             _ => None,
         };
         let mut at = file.unwrap_or_else(|| self.origin(&["task", entry.name, option]));
@@ -664,6 +687,14 @@ fn shared_axes(assignment: &Assignment) -> String {
     let of_all = |axis: &str| !NAMED_AXES.contains(&axis) && !axis.starts_with("arch.");
     let shared = assignment.iter().filter(|(axis, _)| of_all(axis));
     shared.map(|(axis, value)| format!("{axis}={value} ")).collect()
+}
+
+/// A value of an axis in a name.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
 }
 
 fn get_path<'a>(tree: &'a Map<String, Value>, path: &[String]) -> Option<&'a Value> {

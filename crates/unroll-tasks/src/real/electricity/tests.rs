@@ -31,14 +31,14 @@ proptest! {
         let series = counting(200, 200);
         let task = task(&series, length, options).unwrap();
         let hour = |scaled: f32| {
-            (f64::from(scaled) * task.std + task.mean).round() as usize
+            (f64::from(scaled) * task.scale.std + task.scale.mean).round() as usize
         };
         let read = |batch: &Batch| match (&batch.inputs, &batch.targets) {
             (Inputs::Values(inputs), Targets::Values(targets)) => inputs
-                .chunks(length * task.features)
+                .chunks(length * task.windows.features)
                 .zip(targets)
                 .map(|(window, &target)| {
-                    let loads = window.iter().step_by(task.features);
+                    let loads = window.iter().step_by(task.windows.features);
                     (loads.map(|&load| hour(load)).collect::<Vec<_>>(), hour(target))
                 })
                 .collect::<Vec<_>>(),
@@ -121,8 +121,8 @@ fn scaling_knows_the_training_part_only() {
     let options = ElectricityOptions::default;
     let same = task(&counting(200, 200), 10, options()).unwrap();
     let other = task(&counting(200, 140), 10, options()).unwrap();
-    assert_eq!((same.mean, same.std), (other.mean, other.std));
-    assert_eq!(same.mean, 69.5);
+    assert_eq!(same.scale, other.scale);
+    assert_eq!(same.scale.mean, 69.5);
     assert_eq!(same.train_batch(0, 50), other.train_batch(0, 50));
     assert_ne!(same.evaluation(Split::Validation, 50), other.evaluation(Split::Validation, 50));
 }
@@ -131,7 +131,7 @@ fn scaling_knows_the_training_part_only() {
 fn the_calendar_is_that_of_each_step() {
     // 2012-01-01 was a Sunday.
     let task = task(&counting(200, 200), 1, ElectricityOptions::default()).unwrap();
-    let at = |hour: usize| &task.inputs[5 * hour + 1..5 * hour + 5];
+    let at = |hour: usize| &task.windows.inputs[5 * hour + 1..5 * hour + 5];
     let sunday = (TAU * 6.0 / 7.0).sin_cos();
     let expected = [1.0, 0.0, sunday.0 as f32, sunday.1 as f32];
     for (found, expected) in at(6).iter().zip(expected) {

@@ -1,13 +1,15 @@
 //! The text, cut by chapters, as tokens.
 
+use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::vocabulary::Vocabulary;
-use super::{TextOptions, Tokens};
+use super::{FILE, TextOptions, Tokens};
 use crate::baseline::{compressor, ngram};
-use crate::data::file::for_each_line;
+use crate::data::file::{for_each_line, unpacked};
+use crate::data::{locate, own};
 use crate::{Baseline, Error, Result, Split, Writing};
 
 /// Shares of the characters from which on a chapter belongs to the validation and the test split.
@@ -47,8 +49,41 @@ pub(super) fn read(path: &Path) -> Result<Vec<String>> {
     Ok(chapters.into_iter().map(|(_, text)| text).collect())
 }
 
-/// A text as one sequence of tokens, cut by chapters: the last tenth of its characters is the test, the
-/// twentieth before it validation. No token lies across a cut.
+/// The lines of any text, cut where a split begins too, at the very character.
+pub(super) fn pieces(path: &Path, bytes: &[u8]) -> Result<Vec<String>> {
+    let mut text = Vec::new();
+    unpacked(bytes)
+        .and_then(|mut unpacked| unpacked.read_to_end(&mut text))
+        .map_err(|error| Error::data(path, 0, format!("cannot be read: {error}")))?;
+    let text = std::str::from_utf8(&text).map_err(|error| {
+        let sound = &text[..error.valid_up_to()];
+        let line = 1 + sound.iter().filter(|&&byte| byte == b'\n').count();
+        let within = sound.iter().rev().take_while(|&&byte| byte != b'\n').count();
+        let found = text.get(sound.len()).copied().unwrap_or_default();
+        let message = format!(
+            "byte {} of the file, which is byte {} of the line (0x{found:02x}), is no UTF-8: save the text as \
+             UTF-8",
+            sound.len() + 1,
+            within + 1
+        );
+        Error::data(path, line, message)
+    })?;
+    let mut rest = text.trim_start_matches('\u{feff}');
+    let count = rest.chars().count();
+    let mut pieces = Vec::new();
+    let mut begin = 0;
+    for share in [VALIDATION_FROM, TEST_FROM, 1.0] {
+        let end = (share * count as f64).ceil() as usize;
+        let at = rest.char_indices().nth(end - begin).map_or(rest.len(), |(at, _)| at);
+        let (part, after) = rest.split_at(at);
+        pieces.extend(part.split_inclusive('\n').map(str::to_owned));
+        (rest, begin) = (after, end);
+    }
+    Ok(pieces)
+}
+
+/// A text as one sequence of tokens, cut by pieces (chapters, lines): the last tenth of its characters is the
+/// test, the twentieth before it validation. No token lies across a cut.
 pub(super) struct Corpus {
     pub(super) vocabulary: Vocabulary,
     /// Characters of each token, when they are not one each.
@@ -67,7 +102,11 @@ impl Corpus {
     pub(super) fn new(chapters: &[String], path: &Path, options: &TextOptions) -> Result<Self> {
         let characters = Vocabulary::characters(chapters);
         if !(2..=ngram::LARGEST_VOCABULARY).contains(&characters.len()) {
-            let message = format!("{} different characters", characters.len());
+            let message = format!(
+                "{} different characters, where there may be 2 to {}",
+                characters.len(),
+                ngram::LARGEST_VOCABULARY
+            );
             return Err(Error::data(path, 0, message));
         }
         let counts: Vec<usize> = chapters.iter().map(|chapter| chapter.chars().count()).collect();
@@ -97,6 +136,15 @@ impl Corpus {
             ranges.push(begin..tokens.len());
         }
         let [train, validation, test] = [0, 1, 2].map(|part| ranges[part].clone());
+        // Two to read, and the answer to the second.
+        if let Some(short) = [&train, &validation, &test].into_iter().find(|part| part.len() < 3) {
+            let message = format!(
+                "{} tokens are too few: one of the splits has {}, where it takes 3",
+                tokens.len(),
+                short.len()
+            );
+            return Err(Error::data(path, 0, message));
+        }
         let lengths = vocabulary.lengths().map(Arc::from);
         let texts = [parts[0].concat(), parts[2].concat()];
         let baselines = OnceLock::new();
@@ -145,20 +193,34 @@ impl Corpus {
     }
 }
 
-/// What a corpus is made of; only byte pairs have a number to choose.
-type Origin = (PathBuf, Option<usize>);
+/// What a corpus is made of: a file, the hash of one that may change, and the number of byte pairs.
+type Origin = (PathBuf, String, Option<usize>);
 
-/// The corpus of a file. Made once for each way to cut it into tokens: a sweep asks for it in every
-/// trial.
-pub(super) fn load(path: &Path, options: &TextOptions) -> Result<Arc<Corpus>> {
+/// The corpus of the options' file, or the bundled one. Made once for each way to cut it into tokens: a
+/// sweep asks for it in every trial.
+pub(super) fn load(options: &TextOptions) -> Result<Arc<Corpus>> {
     static MADE: Mutex<Vec<(Origin, Arc<Corpus>)>> = Mutex::new(Vec::new());
+    let (path, own) = match &options.file {
+        None => (locate(FILE), None),
+        Some(file) => {
+            let bytes = own::read(file)?;
+            let hash = own::hash_of([bytes.as_slice()]);
+            own::check(&[file], &hash, &options.data_hash)?;
+            (own::find(file), Some((bytes, hash)))
+        }
+    };
     let pairs = options.tokens == Tokens::BytePairs;
-    let origin = (path.to_owned(), pairs.then_some(options.vocabulary_size));
+    let hash = own.as_ref().map(|(_, hash)| hash.clone()).unwrap_or_default();
+    let origin = (path.clone(), hash, pairs.then_some(options.vocabulary_size));
     let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((_, corpus)) = made.iter().find(|(other, _)| *other == origin) {
         return Ok(corpus.clone());
     }
-    let corpus = Arc::new(Corpus::new(&read(path)?, path, options)?);
+    let pieces = match own {
+        None => read(&path)?,
+        Some((bytes, _)) => pieces(&path, &bytes)?,
+    };
+    let corpus = Arc::new(Corpus::new(&pieces, &path, options)?);
     made.push((origin, corpus.clone()));
     Ok(corpus)
 }

@@ -2,10 +2,11 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
-use super::corpus::read;
+use super::corpus::{pieces, read};
 use super::vocabulary::Vocabulary;
 use super::*;
 use crate::data::file::fixtures;
+use crate::data::locate;
 
 /// Chapters of a text in which no two places are alike for long.
 fn chapters(count: usize, characters: usize) -> Vec<String> {
@@ -185,6 +186,106 @@ fn chapters_are_read_in_order_verse_by_verse() {
     }
     let empty = of(&[], 10, TextOptions::default());
     assert!(matches!(empty.err(), Some(Error::Data { .. })));
+}
+
+/// A text of your own in a folder, and options that name it.
+fn own(text: &[u8], more: &serde_json::Value) -> (tempfile::TempDir, Options) {
+    let (folder, path) = fixtures::file(text);
+    let mut options = more.as_object().cloned().unwrap();
+    options.insert("file".into(), serde_json::json!(path));
+    (folder, options)
+}
+
+fn build_own(options: &Options, length: usize) -> Result<Box<dyn Task>> {
+    build(&TaskRequest { length, seed: 1, options })
+}
+
+proptest! {
+    /// Every character is in one split, in order, and the shares are those of the characters.
+    #[test]
+    fn own_texts_are_cut_by_position(text in "([a-cäß語]|\n|\r\n){60,400}", packed: bool) {
+        let bytes = if packed { fixtures::gzip(&text) } else { text.clone().into_bytes() };
+        let pieces = pieces(Path::new("own.txt"), &bytes).unwrap();
+        prop_assert_eq!(pieces.concat(), text.clone());
+        let corpus = Corpus::new(&pieces, Path::new("own.txt"), &TextOptions::default()).unwrap();
+        let count = text.chars().count();
+        let cut = |share: f64| (share * count as f64).ceil() as usize;
+        prop_assert_eq!(&corpus.train, &(0..cut(0.85)));
+        prop_assert_eq!(&corpus.validation, &(cut(0.85)..cut(0.9)));
+        prop_assert_eq!(&corpus.test, &(cut(0.9)..count));
+        prop_assert_eq!(corpus.vocabulary.decode(&corpus.tokens), text);
+    }
+}
+
+#[test]
+fn a_trial_is_that_of_its_text() {
+    let text = chapters(1, 2000).concat();
+    let (folder, options) = own(text.as_bytes(), &serde_json::json!({}));
+    let resolved = resolve(&options).unwrap();
+    assert_eq!(resolve(&resolved).unwrap(), resolved);
+    let task = build_own(&resolved, 20).unwrap();
+    let batch = task.train_batch(0, 2);
+    assert!(task.baselines().iter().any(|baseline| !baseline.fitted));
+    let path = folder.path().join("data.gz");
+    std::fs::write(&path, text.replace('a', "z")).unwrap();
+    for error in [resolve(&resolved).err(), build_own(&resolved, 20).err()] {
+        assert!(
+            matches!(&error, Some(Error::Option { option, .. }) if option == "data_hash"),
+            "{error:?}"
+        );
+    }
+    let again = resolve(&options).unwrap();
+    assert_ne!(again["data_hash"], resolved["data_hash"]);
+    // What was made of the earlier text is not taken for it.
+    assert_ne!(build_own(&again, 20).unwrap().train_batch(0, 2), batch);
+    // Trials of the bundled text are what they were.
+    let bundled = resolve(&Options::new()).unwrap();
+    let keys: Vec<&str> = bundled.keys().map(String::as_str).collect();
+    assert_eq!(keys, ["eval_stride", "state", "tokens", "vocabulary_size"]);
+}
+
+#[test]
+fn texts_of_many_characters_have_baselines_and_byte_pairs() {
+    let text: String = (0..20_000u32)
+        .map(|at| char::from_u32(0x4E00 + at * at % 601 * (at % 3)).unwrap())
+        .collect();
+    let (_folder, options) = own(text.as_bytes(), &serde_json::json!({}));
+    let task = build_own(&options, 20).unwrap();
+    let InputKind::Tokens { vocabulary } = task.input() else { panic!("tokens expected") };
+    assert!(vocabulary > 256, "{vocabulary}");
+    assert!(task.baselines().iter().any(|baseline| baseline.name.contains("6-gram")));
+    let pairs = serde_json::json!({ "tokens": "byte_pairs", "vocabulary_size": 300 });
+    let (_folder, options) = own(text.as_bytes(), &pairs);
+    let task = build_own(&options, 20).unwrap();
+    assert_eq!(task.input(), InputKind::Tokens { vocabulary: 300 });
+    let writing = task.writing().unwrap();
+    let start: String = text.chars().take(50).collect();
+    assert_eq!(writing.decode(&writing.encode(&start).unwrap()), start);
+}
+
+#[test]
+fn wrong_texts_are_errors_that_say_where() {
+    for (bytes, line, message) in [
+        (&b"fine\nM\xfcller\n"[..], 2, "byte 7 of the file, which is byte 2 of the line (0xfc)"),
+        (b"\xff", 1, "byte 1 of the file"),
+        (b"cut \xe8\xaa", 1, "byte 5 of the file"),
+        (b"", 0, "0 different characters"),
+        (b"aaaaaaaa", 0, "1 different characters"),
+        (b"ab ab ab ab", 0, "11 tokens are too few"),
+    ] {
+        let (_folder, options) = own(bytes, &serde_json::json!({}));
+        match build_own(&options, 2).err() {
+            Some(Error::Data { path, line: found, message: text }) => {
+                assert!(path.ends_with("data.gz"));
+                assert_eq!(found, line, "{text}");
+                assert!(text.contains(message), "{text}");
+            }
+            other => panic!("{message}: {other:?}"),
+        }
+    }
+    let mut options = Options::new();
+    options.insert("file".into(), "nowhere.txt".into());
+    assert!(matches!(resolve(&options).err(), Some(Error::MissingData { .. })));
 }
 
 /// Other n-grams on the same text are published with the data at 4.42, 2.75 and 2.07 for the orders 1,
