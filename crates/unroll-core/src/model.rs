@@ -124,7 +124,7 @@ impl<'a> ForwardArgs<'a> {
         let (batch, seq_len, features) = self.dims(input_size)?;
         check_place("x", self.input, parameters)?;
         for one in self.state.iter().flat_map(|state| state.tensors()) {
-            check_place(&format!("state `{}`", one.name), &one.tensor, parameters)?;
+            check_place(&format!("{}0", one.name), &one.tensor, parameters)?;
         }
         for probe in self.probe.iter().flat_map(|probe| probe.hidden.iter().chain(&probe.cell)) {
             check_place("probe", probe, parameters)?;

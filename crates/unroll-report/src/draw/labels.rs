@@ -21,7 +21,27 @@ impl Panel {
             |y: &f64| *y >= frame.top + 0.5 * DIRECT_SIZE && *y <= frame.top + frame.height - 1.0;
         let steps = [1.0, 0.0, 0.5, 0.75, 0.25];
         let xs = steps.map(|step| frame.left + 2.0 + step * (frame.width - width - 4.0));
-        [above, below].into_iter().filter(fits).flat_map(|y| xs.map(|x| (x, y))).collect()
+        // Further away, with a line that leads to it, where what is beside it is full.
+        let far = (2..8).map(|row| f64::from(row) * 1.2 * DIRECT_SIZE);
+        let far = far.flat_map(|off| [above - off, below + off]);
+        let rows = [above, below].into_iter().chain(far);
+        rows.filter(fits).flat_map(|y| xs.map(|x| (x, y))).collect()
+    }
+
+    /// Joins a level's label to its line, if it stands apart from it.
+    pub(super) fn lead_to_level(
+        &self,
+        canvas: &mut Canvas,
+        frame: Frame,
+        (at, label): (f64, &str),
+        (x, y): Point,
+    ) {
+        let level = frame.top + frame.height * (1.0 - self.y.place(at));
+        let end = if y < level { y + 1.5 } else { y - 0.9 * DIRECT_SIZE };
+        if !self.y.is_names() && (level - end).abs() > DIRECT_SIZE {
+            let x = x + text_width(label, DIRECT_SIZE) / 2.0;
+            canvas.line(vec![(x, end), (x, level)], 0.4, Color::GREY);
+        }
     }
 
     /// Where the label of a line through points may stand, at each of them: over or under it, or in one of
@@ -61,14 +81,14 @@ impl Panel {
 }
 
 /// Writes a label at the candidate where it covers least of what is drawn, and of several such where least is
-/// within `distance` of it: a label between two lines could be either's.
+/// within `distance` of it: a label between two lines could be either's. Gives the place.
 pub(super) fn write_label(
     canvas: &mut Canvas,
     label: &str,
     candidates: Vec<Point>,
     distance: f64,
     taken: &mut Vec<Point>,
-) {
+) -> Option<Point> {
     let width = text_width(label, DIRECT_SIZE);
     let covered = |(x, y): Point, more: f64| {
         let (left, right) = (x - 1.5 - more, x + width + 1.5 + more);
@@ -81,7 +101,9 @@ pub(super) fn write_label(
         canvas.text(label, (x, y), DIRECT_SIZE, Color::GREY, Align::Left);
         let along = (0..=width as usize).map(|step| x + step as f64);
         taken.extend(along.flat_map(|x| [(x, y), (x, y - 0.7 * DIRECT_SIZE)]));
+        return Some((x, y));
     }
+    None
 }
 
 /// Labels of levels in a panel with rows stand above the frame: how many lines they may need.

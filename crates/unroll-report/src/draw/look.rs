@@ -167,10 +167,10 @@ impl Look {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn series(name: &str) -> SeriesInfo {
+    pub(crate) fn series(name: &str) -> SeriesInfo {
         SeriesInfo {
             name: name.into(),
             architecture: name.split(',').next().unwrap().into(),

@@ -135,7 +135,10 @@ impl Panel {
                     if self.level_axis().contains(*at) && !label.is_empty() =>
                 {
                     let candidates = self.places_beside_level(frame, *at, label);
-                    write_label(canvas, label, candidates, 0.0, &mut taken);
+                    let place = write_label(canvas, label, candidates, 0.0, &mut taken);
+                    if let Some(place) = place {
+                        self.lead_to_level(canvas, frame, (*at, label), place);
+                    }
                 }
                 Layer::Reference { points, label } if !label.is_empty() => {
                     let candidates = self.places_beside_points(frame, points, label);
@@ -378,6 +381,8 @@ fn marked(points: usize) -> Vec<usize> {
 mod tests {
     use super::super::canvas::Mark;
     use super::super::font::text_width;
+    use super::super::look::looks;
+    use super::super::look::tests::series;
     use super::*;
 
     /// Whether a line passes through a text that reads from left to right.
@@ -391,6 +396,41 @@ mod tests {
         let through =
             |&(px, py): &Point| px > x && px < x + width && py < y && py > y - 0.7 * DIRECT_SIZE;
         places(canvas, 0).iter().any(through)
+    }
+
+    /// Beside a level that curves run along there is no room: the label stands apart, and a line leads to it.
+    #[test]
+    fn labels_of_crowded_levels_stand_apart() {
+        let label = "ridge regression (test split)".to_owned();
+        let look = looks(&[series("gru")])[0];
+        for crowded in [false, true] {
+            let offsets: &[f64] = if crowded { &[-0.6, -0.2, 0.2, 0.6] } else { &[6.0] };
+            let lines = offsets.iter().map(|offset| Layer::Line {
+                points: (0..=50).map(|x| (2.0 * f64::from(x), 8.0 + offset)).collect(),
+                look,
+            });
+            let level = Layer::Level { at: 8.0, label: label.clone(), dotted: false };
+            let panel = Panel {
+                title: String::new(),
+                x: Axis::linear("", [0.0, 100.0]),
+                y: Axis::linear("", [0.0, 20.0]),
+                layers: [level].into_iter().chain(lines).collect(),
+            };
+            let mut canvas = Canvas::new(250.0, 150.0);
+            let frame = Frame { left: 30.0, top: 10.0, width: 200.0, height: 128.0 };
+            panel.draw(&mut canvas, frame, &[]);
+            canvas.marks.retain(
+                |mark| !matches!(mark, Mark::Line { color, .. } if *color == Color::LIGHT_GREY),
+            );
+            assert!(!strikes(&canvas, &label));
+            let upright = |mark: &Mark| match mark {
+                Mark::Line { points, color: Color::GREY, .. } => {
+                    points.len() == 2 && points[0].0 == points[1].0
+                }
+                _ => false,
+            };
+            assert_eq!(canvas.marks.iter().any(upright), crowded);
+        }
     }
 
     #[test]

@@ -83,7 +83,9 @@ fn layers(palette: &Palette, groups: &[&CurveGroup], x: &Axis, y: &Axis) -> Vec<
         layers.push(Layer::Level { at: y.coordinate(value), label, dotted: true });
     }
     if let Some(baseline) = groups.iter().find_map(|group| group.best_baseline.as_ref()) {
-        let (at, label) = (y.coordinate(baseline.value), baseline.name.clone());
+        // The curves are of the validation split, which need not be as hard.
+        let label = format!("{} (test split)", baseline.name);
+        let at = y.coordinate(baseline.value);
         layers.push(Layer::Level { at, label, dotted: false });
     }
     for group in groups {
