@@ -123,7 +123,9 @@ impl<'a> ForwardArgs<'a> {
     ) -> Result<(usize, usize, usize)> {
         let (batch, seq_len, features) = self.dims(input_size)?;
         check_place("x", self.input, parameters)?;
-        for one in self.state.iter().flat_map(|state| state.tensors()) {
+        let states = self.state.iter().flat_map(|state| state.tensors());
+        // A cache before the first step has nothing in it, and is on the CPU.
+        for one in states.filter(|one| one.tensor.elem_count() > 0) {
             check_place(&format!("{}0", one.name), &one.tensor, parameters)?;
         }
         for probe in self.probe.iter().flat_map(|probe| probe.hidden.iter().chain(&probe.cell)) {
