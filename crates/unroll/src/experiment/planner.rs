@@ -1,6 +1,7 @@
 //! Expands an experiment into trials, and tells where a wrong setting was given.
 
 mod checks;
+mod errors;
 mod filters;
 mod notes;
 
@@ -19,6 +20,7 @@ use super::source::{Document, SourceError, set_path, split_path};
 use super::{Experiment, MatchBy, Precision, matching};
 use crate::{device, memory, registry};
 use filters::holds;
+use notes::{shared_axes, too_large};
 
 type Result<T, E = Box<SourceError>> = std::result::Result<T, E>;
 
@@ -511,93 +513,6 @@ impl Planner {
         Ok(settings.model.clone())
     }
 
-    /// Where a setting was given: at its own place, or at the axis or override that names it.
-    fn origin(&self, parts: &[&str]) -> Vec<String> {
-        let direct = path(parts);
-        let dotted = parts.join(".");
-        if self.experiment.axes.contains_key(&dotted) {
-            return path(&["axes", &dotted]);
-        }
-        if !self.document.gives(&direct) {
-            for (index, change) in self.experiment.overrides.iter().enumerate() {
-                if change.set.contains_key(&dotted) {
-                    return path(&["override", &index.to_string(), "set", &dotted]);
-                }
-            }
-        }
-        direct
-    }
-
-    fn model_error(
-        &self,
-        error: &unroll_core::Error,
-        architecture: &dyn Architecture,
-    ) -> Box<SourceError> {
-        let (option, names) = match error {
-            unroll_core::Error::Option { option, .. } => (option.as_str(), None),
-            unroll_core::Error::UnknownOption { option, known, .. } => {
-                (option.as_str(), Some(known))
-            }
-            _ => ("", None),
-        };
-        let name = architecture.name();
-        let candidates = [
-            vec!["arch", name, option],
-            vec!["model", option],
-            vec!["init", option],
-            vec!["match", option],
-        ];
-        let at = candidates
-            .iter()
-            .map(|parts| self.origin(parts))
-            .find(|at| self.document.gives(at))
-            .unwrap_or_else(|| path(&["axes", "arch"]));
-        match names {
-            Some(names) => {
-                let message = format!("{name} has no option `{option}`");
-                let names: Vec<&str> = names.iter().map(String::as_str).collect();
-                self.document.error_with_names(&at, &message, option, &names)
-            }
-            None => self.document.error(&at, format!("{name}: {error}")),
-        }
-    }
-
-    fn task_error(&self, error: &unroll_tasks::Error, entry: &TaskEntry) -> Stop {
-        if let unroll_tasks::Error::NotFetched { set, .. } = error {
-            return Stop::Absent(set.clone());
-        }
-        let (option, names) = match error {
-            unroll_tasks::Error::Option { option, .. } => (option.as_str(), None),
-            unroll_tasks::Error::UnknownOption { option, known, .. } => {
-                (option.as_str(), Some(known))
-            }
-            // What is wrong in a file is told where the file is named.
-            _ => (OWN_FILE, None),
-        };
-        // A file that cannot be read or holds something else was named by an option.
-        let file = match error {
-            unroll_tasks::Error::MissingData { path, .. }
-            | unroll_tasks::Error::Data { path, .. }
-            | unroll_tasks::Error::Cell { path, .. } => self.option_of_file(entry.name, path),
-            _ => None,
-        };
-        let mut at = file.unwrap_or_else(|| self.origin(&["task", entry.name, option]));
-        if !self.document.gives(&at) {
-            at = match option {
-                "length" => path(&["axes", "length"]),
-                _ => path(&["axes", "task"]),
-            };
-        }
-        match names {
-            Some(names) => {
-                let message = format!("{} has no option `{option}`", entry.name);
-                let names: Vec<&str> = names.iter().map(String::as_str).collect();
-                self.document.error_with_names(&at, &message, option, &names).into()
-            }
-            None => self.document.error(&at, format!("{}: {error}", entry.name)).into(),
-        }
-    }
-
     /// The length of a cell, and whether the task has no other.
     fn length(
         &self,
@@ -670,23 +585,6 @@ impl Planner {
         }
         Ok(hashes)
     }
-}
-
-/// What this machine has no memory for, in a sentence.
-fn too_large(trials: &[Trial]) -> Option<String> {
-    let refused = trials.iter().filter_map(|trial| Some((trial, trial.too_large.as_ref()?)));
-    let (count, (first, why)) = (refused.clone().count(), refused.clone().next()?);
-    let (total, first) = (trials.len(), crate::progress::describe(first));
-    Some(format!(
-        "this machine has too little memory for {count} of {total} trials, which will fail, such as {first}: {why}"
-    ))
-}
-
-/// What the cells of all architectures have of the axes: options of one alone are left out.
-fn shared_axes(assignment: &Assignment) -> String {
-    let of_all = |axis: &str| !NAMED_AXES.contains(&axis) && !axis.starts_with("arch.");
-    let shared = assignment.iter().filter(|(axis, _)| of_all(axis));
-    shared.map(|(axis, value)| format!("{axis}={value} ")).collect()
 }
 
 /// A value of an axis in a name.

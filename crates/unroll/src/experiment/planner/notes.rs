@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::{Assignment, NAMED_AXES};
 use crate::experiment::MatchBy;
+use crate::experiment::plan::Trial;
 
 /// A difference to the reference beyond this share is said: comparisons then favour the larger one.
 const FAR: f64 = 0.05;
@@ -116,6 +118,23 @@ impl Notes {
         });
         replaced.chain(matched).chain(self.unequal()).collect()
     }
+}
+
+/// What this machine has no memory for, in a sentence.
+pub(super) fn too_large(trials: &[Trial]) -> Option<String> {
+    let refused = trials.iter().filter_map(|trial| Some((trial, trial.too_large.as_ref()?)));
+    let (count, (first, why)) = (refused.clone().count(), refused.clone().next()?);
+    let (total, first) = (trials.len(), crate::progress::describe(first));
+    Some(format!(
+        "this machine has too little memory for {count} of {total} trials, which will fail, such as {first}: {why}"
+    ))
+}
+
+/// What the cells of all architectures have of the axes: options of one alone are left out.
+pub(super) fn shared_axes(assignment: &Assignment) -> String {
+    let of_all = |axis: &str| !NAMED_AXES.contains(&axis) && !axis.starts_with("arch.");
+    let shared = assignment.iter().filter(|(axis, _)| of_all(axis));
+    shared.map(|(axis, value)| format!("{axis}={value} ")).collect()
 }
 
 #[cfg(test)]
