@@ -419,12 +419,7 @@ fn inference_records_nothing_and_gives_the_same_bits() {
     let batches = task.evaluation(Split::Test, 5);
     for architecture in unroll_attention::FUSION_ARCHITECTURES {
         let model = task_model(task.as_ref(), architecture.name());
-        let batch = model.tensors(&batches[0]).unwrap();
-        let with = model.forward(&batch, Mode::Eval).unwrap();
-        let without = model.for_inference().forward(&batch, Mode::Eval).unwrap();
-        assert!(with.track_op() && !without.track_op(), "{}", architecture.name());
-        let bits = |answers: &Tensor| answers.to_vec2::<f64>().unwrap();
-        assert_eq!(bits(&with), bits(&without), "{}", architecture.name());
+        common::assert_inference_records_nothing(&model, &batches[0], architecture.name());
     }
 }
 

@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use candle_core::{DType, Device, Tensor};
 use serde_json::{Map, Value};
 use unroll::parity::variants;
-use unroll_core::{Architecture, BuildContext, Cost, SequenceModel, Stream};
+use unroll_core::{Architecture, BuildContext, Cost, Mode, SequenceModel, Stream};
+use unroll_tasks::Batch;
+use unroll_train::TaskModel;
 
 /// One configuration of one architecture.
 pub struct Case {
@@ -108,4 +110,14 @@ pub fn relative_error(found: &Tensor, expected: &Tensor) -> f64 {
 /// The PyTorch reference vectors.
 pub fn vectors() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors")
+}
+
+/// A model in f64 gives the same bits for inference, and records nothing.
+pub fn assert_inference_records_nothing(model: &TaskModel, batch: &Batch, what: &str) {
+    let batch = model.tensors(batch).unwrap();
+    let with = model.forward(&batch, Mode::Eval).unwrap();
+    let without = model.for_inference().forward(&batch, Mode::Eval).unwrap();
+    assert!(with.track_op() && !without.track_op(), "{what}");
+    let bits = |answers: &Tensor| answers.to_vec2::<f64>().unwrap();
+    assert_eq!(bits(&with), bits(&without), "{what}");
 }

@@ -2,7 +2,10 @@
 //!
 //! All in f64, where exactness is the point.
 
+#[path = "../common/mod.rs"]
 mod common;
+mod experiments;
+mod transformers;
 
 use candle_core::{DType, Device, Tensor};
 use common::{assert_close, max_difference, random};
@@ -506,12 +509,7 @@ fn inference_records_nothing_and_gives_the_same_bits() {
     for architecture in unroll_attention::PAIR_ARCHITECTURES {
         let model = task_model(architecture.name(), 5);
         assert!(!std::ptr::eq(&model, model.for_inference()));
-        let batch = model.tensors(&batches[0]).unwrap();
-        let with = model.forward(&batch, Mode::Eval).unwrap();
-        let without = model.for_inference().forward(&batch, Mode::Eval).unwrap();
-        assert!(with.track_op() && !without.track_op(), "{}", architecture.name());
-        let bits = |answers: &Tensor| answers.to_vec2::<f64>().unwrap();
-        assert_eq!(bits(&with), bits(&without), "{}", architecture.name());
+        common::assert_inference_records_nothing(&model, &batches[0], architecture.name());
     }
 }
 
@@ -560,163 +558,4 @@ fn models_of_one_kind_and_tasks_of_the_other_do_not_meet() {
     let adding = (entry.build)(&request).unwrap();
     let error = TaskModel::build(adding.as_ref(), encdec, &options, None, &context).err().unwrap();
     assert!(error.to_string().contains("g2p"), "{error}");
-}
-
-fn experiment(measure: &str, tasks: &str, architectures: &str) -> String {
-    format!(
-        r#"
-name = "pairs"
-question = "Does it run?"
-measure = {measure}
-
-[axes]
-task = {tasks}
-length = [8]
-arch = {architectures}
-seed = [0]
-
-[task.g2p]
-eval_examples = 12
-beam = 2
-
-[task.translation]
-eval_examples = 8
-vocabulary = 50
-
-[model]
-hidden_size = 8
-base = "lstm"
-
-[train]
-batch_size = 4
-steps = 3
-eval_every = 3
-"#
-    )
-}
-
-fn program(folder: &std::path::Path, text: &str) -> assert_cmd::Command {
-    let file = folder.join("pairs.toml");
-    std::fs::write(&file, text).unwrap();
-    let mut command = assert_cmd::Command::cargo_bin("unroll").unwrap();
-    command.arg("run").arg(file).arg("--out").arg(folder.join("out"));
-    command
-}
-
-#[test]
-fn experiments_give_metrics_and_pictures_of_what_was_looked_at() {
-    let folder = tempfile::tempdir().unwrap();
-    let text = experiment(
-        r#"["quality"]"#,
-        r#"["g2p", "translation"]"#,
-        r#"["encdec", "encdec_additive", "encdec_transformer"]"#,
-    );
-    program(folder.path(), &text).assert().success();
-    let out = folder.path().join("out");
-    let metrics = std::fs::read_to_string(out.join("tables/metrics.csv")).unwrap();
-    let count = |name: &str| metrics.lines().filter(|line| line.contains(name)).count();
-    assert_eq!((count(",WER,"), count(",chrF,")), (3, 3), "{metrics}");
-    assert!(count("BLEU, source of") >= 3, "{metrics}");
-    let plots: Vec<String> = std::fs::read_dir(out.join("plots"))
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name.starts_with("alignment-") && name.ends_with("png"))
-        .collect();
-    // None without attention.
-    assert_eq!(plots.len(), 4, "{plots:?}");
-    let report = std::fs::read_to_string(out.join("REPORT.md")).unwrap();
-    assert!(report.contains("Other metrics") && report.contains("WER"));
-}
-
-#[test]
-fn what_does_not_go_together_is_refused_before_anything_runs() {
-    let folder = tempfile::tempdir().unwrap();
-    for (measure, tasks, architectures, word) in [
-        (r#"["quality"]"#, r#"["g2p"]"#, r#"["gru"]"#, "encdec_additive"),
-        (r#"["quality"]"#, r#"["adding"]"#, r#"["encdec"]"#, "one sequence"),
-        (r#"["gradient"]"#, r#"["g2p"]"#, r#"["encdec"]"#, "measure = "),
-    ] {
-        let output = program(folder.path(), &experiment(measure, tasks, architectures))
-            .assert()
-            .code(2)
-            .get_output()
-            .stderr
-            .clone();
-        // The message may be broken into lines anywhere.
-        let text: String = String::from_utf8(output).unwrap().replace(['│', '\n'], " ");
-        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        assert!(text.contains(word), "{text}");
-        assert!(!folder.path().join("out").exists());
-    }
-}
-
-/// Outputs, and gradients of every parameter and of both inputs, as PyTorch's `nn.Transformer` has them
-/// (`scripts/pair_vectors.py`).
-#[test]
-fn transformers_are_pytorchs() {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pair_vectors");
-    let file =
-        unroll_core::weights::TensorFile::read(&folder.join("encdec_transformer.safetensors"));
-    let file = file.unwrap();
-    let mut options = map(serde_json::from_str(&file.metadata["config"]).unwrap());
-    let arch = options.remove("arch").unwrap();
-    let architecture = unroll::registry::find(arch.as_str().unwrap()).unwrap();
-    for (dtype, form, tolerance) in [
-        (DType::F64, Form::Auto, 1e-10),
-        (DType::F64, Form::Reference, 1e-10),
-        (DType::F32, Form::Auto, 1e-4),
-        (DType::F32, Form::Reference, 1e-4),
-    ] {
-        let model = architecture.build_pair(&options, &BuildContext::cpu(dtype, 0)).unwrap();
-        import_beside(model.parameters(), &file, |_| true).unwrap();
-        let input = |name: &str| {
-            candle_core::Var::from_tensor(&file.get(name).unwrap().to_dtype(dtype).unwrap())
-                .unwrap()
-        };
-        let lengths = |name: &str, longest: usize| {
-            let values: Vec<i64> = file.get(name).unwrap().to_vec1().unwrap();
-            let values = values.into_iter().map(|length| length as usize).collect();
-            Lengths::new(values, BATCH, longest).unwrap()
-        };
-        let (source, target) = (input("source"), input("target"));
-        let of_source = lengths("source_lengths", source.dim(1).unwrap());
-        let of_target = lengths("target_lengths", target.dim(1).unwrap());
-        let (reads, writes) =
-            ((source.as_tensor(), Some(&of_source)), (target.as_tensor(), Some(&of_target)));
-        let output = run(model.as_ref(), reads, writes, form, false).output;
-        let check = |name: &str, found: &Tensor| {
-            let expected = file.get(name).unwrap();
-            let error = common::relative_error(found, expected);
-            assert!(error <= tolerance, "{name} {dtype:?} {form:?}: {error:e}");
-        };
-        check("output", &output);
-        let weight = file.get("grad_output").unwrap().to_dtype(dtype).unwrap();
-        let gradients = (output * weight).unwrap().sum_all().unwrap().backward().unwrap();
-        check("grad.source", gradients.get(&source).unwrap());
-        check("grad.target", gradients.get(&target).unwrap());
-        let mut checked = 0;
-        for parameter in model.parameters().iter() {
-            if !parameter.name.contains("input_proj") {
-                check(&format!("grad.{}", parameter.name), gradients.get(&parameter.var).unwrap());
-                checked += 1;
-            }
-        }
-        assert_eq!(checked, 2 * 12 + 2 * 18 + 4);
-    }
-}
-
-/// What is kept after a source of `S` steps and an answer of `T`.
-#[test]
-fn the_state_of_transformers_is_as_large_as_their_cost_says() {
-    let (source, target) = inputs();
-    for (name, model) in models().into_iter().filter(|(name, _)| name.contains("transformer")) {
-        let encoded = model.encode(&source, None).unwrap();
-        let mut state = encoded.state.clone();
-        for t in 0..TARGET {
-            let input = target.get_on_dim(1, t).unwrap();
-            state = model.step(&input, &encoded, &state).unwrap().1;
-        }
-        let kept = encoded.states.elem_count() + encoded.memory.elements() + state.elements();
-        assert_eq!(model.cost(BATCH, SOURCE, TARGET).state_elements, kept as u64, "{name}");
-    }
 }
