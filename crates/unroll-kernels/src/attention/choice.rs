@@ -161,11 +161,12 @@ fn measure(
     let of_fused = format!("of fused {:.2} us", fused * 1e6);
     // 8 bits of mantissa.
     let tolerance = if key.half { 5e-2 } else { TOLERANCE };
-    let candle =
-        read(run(Way::Candle)?).and_then(|found| match difference(&expected, &found, tolerance) {
+    let candle = run(Way::Candle).and_then(read).and_then(|found| {
+        match difference(&expected, &found, tolerance) {
             Some(off) => bail!("differs by {off}"),
             None => time(Way::Candle),
-        });
+        }
+    });
     Ok(match candle {
         Ok(candle) => {
             let (way, name) =
@@ -286,6 +287,20 @@ mod tests {
         let key = key("wrong", 23, true);
         assert_eq!(chosen(&key, 1.0, 1.1), Way::Fused);
         assert!(found(&key).contains("candle not usable: differs by "), "{}", found(&key));
+    }
+
+    #[test]
+    fn a_way_that_fails_is_not_used() {
+        let key = key("full", 25, true);
+        let now = Cell::new(1.0);
+        let x = draw(&[3, 4], 1, DType::F32);
+        let attend = |way: Way, inputs: &[Tensor]| match way {
+            Way::Fused => inputs[0].tanh(),
+            Way::Candle => bail!("out of memory\nat a place"),
+        };
+        let way = choose(key.clone(), &Said(&now), &[&x], &attend).unwrap();
+        assert_eq!(way, Way::Fused);
+        assert!(found(&key).contains("candle not usable: out of memory"), "{}", found(&key));
     }
 
     #[test]
